@@ -1,0 +1,64 @@
+"""The command `holdfast-server`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from holdfast_server import __version__, app, config, logs
+from holdfast_server.data_directory import DataDirectoryError
+from holdfast_server.rpc.server import BindError
+
+EX_CONFIG = 78
+"""Exit code for wrong settings, from sysexits.h."""
+
+cli = typer.Typer(
+    name="holdfast-server", help="The Holdfast storage server.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it)
+    if wanted:
+        typer.echo(f"holdfast-server {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Keep a program's bytes safe, over gRPC."""
+
+
+@cli.command()
+def serve(
+    listen: Annotated[
+        list[str] | None, typer.Option(help="gRPC address, host:port or unix:/path; repeatable. Port 0: a free one.")
+    ] = None,
+    http: Annotated[str | None, typer.Option(help="HTTP address for probes and metrics; empty: none.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where data is kept. Without it: memory only.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.")] = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. Every setting is also a variable HOLDFAST_*, and a line in the file."""
+    given: dict[str, Any] = {"listen": listen or None, "http": http, "data_dir": data_dir}
+    try:
+        settings = config.load({name: value for name, value in given.items() if value is not None}, config_file)
+        logs.configure(settings.log_level, settings.log_format)
+        for name in config.unknown_variables():
+            logs.log.warning("Unknown variable in the environment", extra={"fields": {"name": name}})
+        code = app.serve(settings)
+    except config.ConfigError as error:
+        typer.echo(f"holdfast-server: {error}", err=True)
+        code = EX_CONFIG
+    except (DataDirectoryError, BindError) as error:
+        typer.echo(f"holdfast-server: {error}", err=True)
+        code = 1
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()

@@ -1,0 +1,201 @@
+"""The settings: flags, then `HOLDFAST_*` variables, then a TOML file, then the defaults here.
+
+This module alone reads the environment. In variables, sections are joined by two underscores and lists by commas.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from holdfast_server.blobs.store import DEFAULT_MAX_BLOB_BYTES
+from holdfast_server.objects.filesystem.store import DEFAULT_LOCK_TIMEOUT_SECONDS
+from holdfast_server.objects.memory import DEFAULT_MAX_BYTES, OBJECT_OVERHEAD_BYTES
+from holdfast_server.rpc.allocator import AllocatorOptions
+from holdfast_server.rpc.server import ServerOptions
+
+ENV_PREFIX = "HOLDFAST_"
+_MAX_PORT = 0xFFFF
+_RPC = ServerOptions()
+_ALLOCATOR = AllocatorOptions()
+
+BackendName = Literal["memory", "filesystem"]
+
+
+class ConfigError(Exception):
+    """The settings are wrong; the message names the setting and the rule."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BlobStoreSettings(_Section):
+    """BlobStore."""
+
+    enabled: bool = Field(default=True, description="Offer BlobStore.")
+    backend: BackendName | None = Field(default=None, description="Its own backend, instead of the common one.")
+    max_blob_bytes: int = Field(default=DEFAULT_MAX_BLOB_BYTES, ge=1, description="The largest blob.")
+
+
+class MemorySettings(_Section):
+    """The memory backend."""
+
+    max_bytes: int = Field(
+        default=DEFAULT_MAX_BYTES, ge=OBJECT_OVERHEAD_BYTES, description="What it may hold; then STORAGE_FULL."
+    )
+
+
+class FilesystemSettings(_Section):
+    """The filesystem backend."""
+
+    lock_timeout_seconds: float = Field(
+        default=DEFAULT_LOCK_TIMEOUT_SECONDS, gt=0, description="The longest wait for another process's lock."
+    )
+
+
+class RpcSettings(_Section):
+    """gRPC."""
+
+    max_concurrent_calls: int = Field(
+        default=_RPC.max_concurrent_calls, ge=1, le=10_000, description="Beyond it: OVERLOADED."
+    )
+    keepalive_seconds: float = Field(
+        default=_RPC.keepalive_seconds, gt=0, description="A silent connection is pinged after it."
+    )
+    keepalive_timeout_seconds: float = Field(
+        default=_RPC.keepalive_timeout_seconds, gt=0, description="An unanswered ping closes the connection after it."
+    )
+    min_ping_seconds: float = Field(default=_RPC.min_ping_seconds, ge=0, description="Clients may ping no more often.")
+
+
+class AllocatorSettings(_Section):
+    """glibc's malloc."""
+
+    tune: bool = Field(default=True, description="Set the four below at start (glibc only).")
+    mmap_threshold: int = Field(default=_ALLOCATOR.mmap_threshold, ge=0, description="M_MMAP_THRESHOLD, bytes.")
+    trim_threshold: int = Field(default=_ALLOCATOR.trim_threshold, ge=0, description="M_TRIM_THRESHOLD, bytes.")
+    top_pad: int = Field(default=_ALLOCATOR.top_pad, ge=0, description="M_TOP_PAD, bytes.")
+    arenas: int = Field(default=_ALLOCATOR.arenas, ge=1, description="M_ARENA_MAX.")
+
+
+class Settings(BaseSettings):
+    """All settings, valid and frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, case_sensitive=False
+    )
+
+    listen: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=_RPC.listen,
+        min_length=1,
+        description="gRPC addresses: `host:port` (port 0: a free one) or `unix:/path`.",
+    )
+    http: str = Field(default="127.0.0.1:4654", description="HTTP address of probes and metrics; empty: none.")
+    data_dir: Path | None = Field(
+        default=None, description="Where data is kept. With it the common backend is `filesystem`."
+    )
+    drain_seconds: float = Field(
+        default=30.0, ge=0, description="How long calls at work may take to finish at shutdown."
+    )
+    drain_notice_seconds: float = Field(
+        default=0.0, ge=0, description="How long calls are still taken after NOT_SERVING was announced."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="`info` has a line for each call."
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="`text` for people, `json` for machines.")
+    blob_store: BlobStoreSettings = BlobStoreSettings()
+    memory: MemorySettings = MemorySettings()
+    filesystem: FilesystemSettings = FilesystemSettings()
+    rpc: RpcSettings = RpcSettings()
+    allocator: AllocatorSettings = AllocatorSettings()
+    s3: dict[str, Any] | None = Field(default=None, description="Not built yet: giving any of it is refused.")
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("listen")
+    @classmethod
+    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not address.startswith("unix:"):
+                split_address(address)
+        return value
+
+    @field_validator("http")
+    @classmethod
+    def _check_http(cls, value: str) -> str:
+        if value:
+            split_address(value)
+        return value
+
+    def backend_of(self, own: BackendName | None) -> BackendName:
+        """Return the backend of a service: its own, or else the common one."""
+        return own or ("filesystem" if self.data_dir else "memory")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `host:port`. Raises `ValueError`."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+        raise ValueError(f"{address!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def load(flags: dict[str, Any], config_file: Path | None = None) -> Settings:
+    """Return the settings; `flags` are those given on the command line. Raises `ConfigError`."""
+    path = config_file or (Path(given) if (given := os.environ.get(f"{ENV_PREFIX}CONFIG")) else None)
+    if path is not None and not path.is_file():
+        raise ConfigError(f"config file {path} does not exist")
+
+    class Sourced(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings passes it by name)
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    try:
+        settings = Sourced(**flags)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"setting {name}: {first['msg']}") from None
+    except (SettingsError, ValueError) as error:  # a section that is no section; a file that is no TOML
+        raise ConfigError(str(error)) from None
+    if settings.s3 is not None:
+        raise ConfigError("setting s3: the S3 backend is not built yet; use data_dir, or nothing for memory")
+    if settings.backend_of(settings.blob_store.backend) == "filesystem" and settings.data_dir is None:
+        raise ConfigError("setting blob_store.backend: 'filesystem' needs data_dir")
+    return settings
+
+
+def unknown_variables() -> list[str]:
+    """Return the `HOLDFAST_*` variables that no setting has.
+
+    They are no error: Kubernetes puts `HOLDFAST_SERVICE_HOST` and its like there for a service of our name.
+    """
+    known = {f"{ENV_PREFIX}CONFIG"}
+    for name, field in Settings.model_fields.items():
+        known.add(f"{ENV_PREFIX}{name}".upper())
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            known.update(f"{ENV_PREFIX}{name}__{inner}".upper() for inner in section.model_fields)
+    return sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name.upper() not in known)

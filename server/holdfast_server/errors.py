@@ -1,0 +1,154 @@
+"""Every error that a caller can meet, one class per different thing that a caller can do about it.
+
+HoldfastError
+├── InvalidArgument          mend the request: `field` says where, the message says which rule
+│   └── BrokenUpload         send it again, whole: what arrived is not what was declared
+├── NotFound                 it is not there
+├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
+├── AlreadyExists            the name is taken: the etag and sha256 of what is there are in `details`
+├── PreconditionFailed       read the fresh state first; or: this store cannot do that
+├── ReadOnly                 an operator has to make the store writable
+├── IntegrityFailed          the stored bytes are damaged: restore them from elsewhere
+├── StorageFull              an operator has to make room
+├── Unavailable              try again, not before `retry_after_seconds`
+├── Overloaded               the same, and more slowly
+├── DeadlineExceeded         the caller's time was up
+└── Cancelled                the caller gave up
+
+`Reason` names the case within a class; `rpc/status.py` maps both to gRPC and `holdfast.errors` in the Python client
+mirrors them. A test walks all of them through a real call.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a call failed, as on the wire: `ErrorReason` of `types.proto` without its prefix."""
+
+    INTERNAL = "INTERNAL"
+    BLOB_NOT_FOUND = "BLOB_NOT_FOUND"
+    INVALID_ADDRESS = "INVALID_ADDRESS"
+    INVALID_KEY = "INVALID_KEY"
+    INVALID_DIGEST = "INVALID_DIGEST"
+    INVALID_RANGE = "INVALID_RANGE"
+    INVALID_SIZE = "INVALID_SIZE"
+    INVALID_METADATA = "INVALID_METADATA"
+    INVALID_CONTENT_TYPE = "INVALID_CONTENT_TYPE"
+    INVALID_CONDITION = "INVALID_CONDITION"
+    INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105 (a name, not a secret)
+    INVALID_PAGE_SIZE = "INVALID_PAGE_SIZE"
+    INVALID_DELIMITER = "INVALID_DELIMITER"
+    INVALID_UPLOAD = "INVALID_UPLOAD"
+    TOO_LARGE = "TOO_LARGE"
+    UPLOAD_INCOMPLETE = "UPLOAD_INCOMPLETE"
+    SIZE_MISMATCH = "SIZE_MISMATCH"
+    CHECKSUM_MISMATCH = "CHECKSUM_MISMATCH"
+    RANGE_NOT_SATISFIABLE = "RANGE_NOT_SATISFIABLE"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    CONTENT_CONFLICT = "CONTENT_CONFLICT"
+    PRECONDITION_FAILED = "PRECONDITION_FAILED"
+    READ_ONLY = "READ_ONLY"
+    INTEGRITY_FAILED = "INTEGRITY_FAILED"
+    BACKEND_UNAVAILABLE = "BACKEND_UNAVAILABLE"
+    DRAINING = "DRAINING"
+    STORAGE_FULL = "STORAGE_FULL"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    OVERLOADED = "OVERLOADED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    CANCELLED = "CANCELLED"
+
+
+class HoldfastError(Exception):
+    """A failure that the caller is told of.
+
+    The message names the thing and the rule; it leaves the process, so it never holds a path or a secret. `details` are
+    the names and values involved, for programs.
+    """
+
+    def __init__(self, reason: Reason, message: str, **details: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.details = details
+
+
+class InvalidArgument(HoldfastError):
+    """The request breaks a rule; `field` is the proto name of the field that does."""
+
+    def __init__(self, reason: Reason, field: str, message: str, **details: str) -> None:
+        super().__init__(reason, message, **details)
+        self.field = field
+
+
+class BrokenUpload(InvalidArgument):
+    """What arrived is not what was declared, or not all of it."""
+
+
+class NotFound(HoldfastError):
+    """There is nothing of that name."""
+
+
+class RangeNotSatisfiable(HoldfastError):
+    """The range lies outside the object; `details["size_bytes"]` is the object's size."""
+
+    def __init__(self, message: str, size_bytes: int) -> None:
+        super().__init__(Reason.RANGE_NOT_SATISFIABLE, message, size_bytes=str(size_bytes))
+
+
+class AlreadyExists(HoldfastError):
+    """The name is taken."""
+
+
+class PreconditionFailed(HoldfastError):
+    """If-match failed."""
+
+
+class ReadOnly(HoldfastError):
+    """The backend can be read but not written."""
+
+    def __init__(self, message: str = "the store can be read but not written") -> None:
+        super().__init__(Reason.READ_ONLY, message)
+
+
+class IntegrityFailed(HoldfastError):
+    """The stored bytes are not the bytes that were written."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(Reason.INTEGRITY_FAILED, f"key {key!r}: {what}", key=key)
+
+
+class StorageFull(HoldfastError):
+    """There is no room left."""
+
+    def __init__(self, message: str, reason: Reason = Reason.STORAGE_FULL) -> None:
+        super().__init__(reason, message)
+
+
+class Unavailable(HoldfastError):
+    """The backend or the server cannot answer now."""
+
+    def __init__(self, reason: Reason, message: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(reason, message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Overloaded(HoldfastError):
+    """Too many calls at once."""
+
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(Reason.OVERLOADED, message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineExceeded(HoldfastError):
+    """The call's deadline passed while it waited."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.DEADLINE_EXCEEDED, message)
+
+
+class Cancelled(HoldfastError):
+    """The caller gave the call up."""
+
+    def __init__(self, message: str = "the caller gave the call up") -> None:
+        super().__init__(Reason.CANCELLED, message)

@@ -1,0 +1,243 @@
+"""Bytes on their way into a store: cut into pieces, summed, and checked against what was declared.
+
+A store that has iterated a `Body` to its end without an error has all of the bytes, and they are the ones meant.
+"""
+
+import hashlib
+import queue
+import threading
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import google_crc32c
+
+from holdfast_server.errors import BrokenUpload, InvalidArgument, Reason
+
+PIECE_BYTES = 1 << 20
+"""1 MiB: the unit of checksums at rest and of messages on the wire. Below 256 KiB gRPC's throughput falls by half."""
+
+SHA256_BYTES = 32
+
+_HASH_QUEUE_PIECES = 4
+"""How far hashing may fall behind; bounds the memory of a stream to a few pieces."""
+
+
+class Chunk(NamedTuple):
+    """Some bytes and their CRC-32C."""
+
+    data: bytes
+    crc32c: int | None = None
+    """None: not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a sender says of its bytes: their number, and their sha256 (32 bytes). None: it does not say.
+
+    Raises `InvalidArgument` (INVALID_SIZE, INVALID_DIGEST) for a negative size or a digest of another length.
+    """
+
+    size_bytes: int | None = None
+    sha256: bytes | None = None
+
+    def __post_init__(self) -> None:
+        """Check the rules."""
+        if self.size_bytes is not None and self.size_bytes < 0:
+            raise InvalidArgument(Reason.INVALID_SIZE, "size_bytes", f"size_bytes {self.size_bytes} is negative")
+        if self.sha256 is not None and len(self.sha256) != SHA256_BYTES:
+            message = f"sha256 has {len(self.sha256)} bytes, not {SHA256_BYTES}"
+            raise InvalidArgument(Reason.INVALID_DIGEST, "sha256", message)
+
+
+NOTHING_DECLARED = Declared()
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What was found about a body's bytes."""
+
+    size_bytes: int
+    sha256: bytes
+    piece_crc32c: "array[int]"
+    """CRC-32C of each 1 MiB piece in order, as unsigned 32-bit numbers."""
+
+
+class _Sha256:
+    """SHA-256 of pieces; from the second piece on by a thread of its own, so that it overlaps with disk and network."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._pieces: queue.Queue[bytes | None] | None = None
+        self._thread: threading.Thread | None = None
+        self._held: bytes | None = None
+
+    def update(self, piece: bytes) -> None:
+        if self._pieces is not None:
+            self._pieces.put(piece)
+        elif self._held is None:
+            self._held = piece
+        else:
+            self._pieces = queue.Queue(_HASH_QUEUE_PIECES)
+            self._thread = threading.Thread(target=self._run, args=(self._pieces,), name="sha256", daemon=True)
+            self._thread.start()
+            self._pieces.put(self._held)
+            self._pieces.put(piece)
+            self._held = None
+
+    def _run(self, pieces: "queue.Queue[bytes | None]") -> None:
+        while (piece := pieces.get()) is not None:
+            self._hash.update(piece)
+
+    def digest(self) -> bytes:
+        """Wait for the pieces so far, and return the digest of them all."""
+        self.close()
+        if self._held is not None:
+            self._hash.update(self._held)
+            self._held = None
+        return self._hash.digest()
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self._pieces is not None and self._thread is not None:
+            self._pieces.put(None)
+            self._thread.join()
+            self._pieces = self._thread = None
+
+
+class Body:
+    """The bytes of one object to be stored, iterated once.
+
+    `parts` yields chunks, and may end with what the sender declares of all of them: the trailer. Complete is a body
+    whose bytes equal `header.size_bytes`, or which ends with a trailer. `max_bytes` bounds the whole.
+    """
+
+    def __init__(
+        self,
+        parts: Iterable[Chunk | Declared],
+        header: Declared = NOTHING_DECLARED,
+        *,
+        max_bytes: int | None = None,
+    ) -> None:
+        self._parts = parts
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._digests: Digests | None = None
+        self.header = header
+        if header.size_bytes is not None:
+            self._check_limit(header.size_bytes)
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """Return the body that consists of these bytes."""
+        return cls([Chunk(data)] if data else [], Declared(len(data)))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the bytes in pieces of 1 MiB, the last one shorter, and none of them empty.
+
+        Ends normally only if the body is complete and is what was declared. Raises `BrokenUpload` (UPLOAD_INCOMPLETE,
+        SIZE_MISMATCH, CHECKSUM_MISMATCH), `InvalidArgument` (TOO_LARGE), and whatever the parts raise.
+        """
+        crcs = array("I")
+        sha256 = _Sha256()
+        trailer: Declared | None = None
+        try:
+            gathered: list[Chunk] = []
+            room = PIECE_BYTES
+            for part in self._parts:
+                if isinstance(part, Declared):
+                    trailer = part
+                    continue
+                for chunk in _split(part, room):
+                    self._count(len(chunk.data))
+                    gathered.append(chunk)
+                    room -= len(chunk.data)
+                    if room == 0:
+                        piece = _join(gathered, crcs)
+                        sha256.update(piece)
+                        yield piece
+                        gathered = []
+                        room = PIECE_BYTES
+            if gathered:
+                piece = _join(gathered, crcs)
+                sha256.update(piece)
+                yield piece
+            self._check_complete(trailer)
+            digest = sha256.digest()
+            self._check_digest("header", self.header.sha256, digest)
+            if trailer is not None:
+                self._check_digest("trailer", trailer.sha256, digest)
+            self._digests = Digests(self._size, digest, crcs)
+        finally:
+            sha256.close()
+
+    @property
+    def digests(self) -> Digests:
+        """What was found about the bytes; known once the body was iterated to its end."""
+        if self._digests is None:
+            raise RuntimeError("the body was not read to its end")
+        return self._digests
+
+    def read_to_end(self) -> Digests:
+        """Check the body without keeping it, unless a store has read it already."""
+        if self._digests is None:
+            for _ in self:
+                pass
+        return self.digests
+
+    def _count(self, arrived: int) -> None:
+        self._size += arrived
+        declared = self.header.size_bytes
+        if declared is not None and self._size > declared:
+            message = f"more than the {declared} bytes that the header declared arrived"
+            raise BrokenUpload(Reason.SIZE_MISMATCH, "size_bytes", message)
+        self._check_limit(self._size)
+
+    def _check_limit(self, size: int) -> None:
+        if self._max_bytes is not None and size > self._max_bytes:
+            message = f"the upload is larger than {self._max_bytes} bytes, the most that one may have"
+            raise InvalidArgument(Reason.TOO_LARGE, "size_bytes", message)
+
+    def _check_complete(self, trailer: Declared | None) -> None:
+        declared = self.header.size_bytes
+        if trailer is None:
+            if declared is None:
+                message = f"the upload ended after {self._size} bytes without a trailer or a declared size"
+                raise BrokenUpload(Reason.UPLOAD_INCOMPLETE, "trailer", message)
+            if self._size < declared:
+                message = f"the upload ended after {self._size} of {declared} declared bytes"
+                raise BrokenUpload(Reason.UPLOAD_INCOMPLETE, "size_bytes", message)
+            return
+        for place, size in (("header", declared), ("trailer", trailer.size_bytes)):
+            if size is not None and size != self._size:
+                message = f"{self._size} bytes arrived, and the {place} declared {size}"
+                raise BrokenUpload(Reason.SIZE_MISMATCH, "size_bytes", message)
+
+    @staticmethod
+    def _check_digest(place: str, declared: bytes | None, found: bytes) -> None:
+        if declared is not None and declared != found:
+            message = f"the bytes that arrived have sha256 {found.hex()}, and the {place} declared {declared.hex()}"
+            raise BrokenUpload(Reason.CHECKSUM_MISMATCH, "sha256", message)
+
+
+def _split(chunk: Chunk, room: int) -> Iterator[Chunk]:
+    """Cut a chunk where a piece ends: after `room` bytes, and every 1 MiB from there."""
+    data = chunk.data
+    if len(data) <= room:
+        yield chunk
+        return
+    start, end = 0, room
+    while start < len(data):
+        yield Chunk(data[start:end])
+        start, end = end, end + PIECE_BYTES
+
+
+def _join(chunks: list[Chunk], crcs: "array[int]") -> bytes:
+    """Make the piece that the chunks are, and note its CRC-32C, computed only where the sender's cannot be taken."""
+    if len(chunks) == 1:
+        piece, crc = chunks[0]
+    else:
+        piece, crc = b"".join(chunk.data for chunk in chunks), None
+    crcs.append(google_crc32c.value(piece) if crc is None else crc)
+    return piece

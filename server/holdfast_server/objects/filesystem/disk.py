@@ -1,0 +1,120 @@
+"""The system calls that the filesystem backend makes, in one place, so that tests can fail or forget each of them."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from holdfast_server.errors import HoldfastError, ReadOnly, Reason, StorageFull, Unavailable
+
+_COPY_BYTES = 16 << 20
+
+
+class Disk:
+    """System calls by their usual names; all raise `OSError`. File names are bytes, relative to an open directory."""
+
+    def open(self, name: bytes | str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
+        """Open a file, never following a symbolic link at its last step."""
+        return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=dir_fd)
+
+    def close(self, fd: int) -> None:
+        """Close a file."""
+        os.close(fd)
+
+    def size(self, fd: int) -> int:
+        """Return a file's size in bytes."""
+        return os.fstat(fd).st_size
+
+    def read(self, fd: int, length: int, offset: int) -> bytes:
+        """Read up to `length` bytes: fewer only at the end of the file."""
+        data = os.pread(fd, length, offset)
+        if len(data) == length or not data:
+            return data
+        parts = [data]
+        got = len(data)
+        while got < length and (data := os.pread(fd, length - got, offset + got)):
+            parts.append(data)
+            got += len(data)
+        return b"".join(parts)
+
+    def write(self, fd: int, data: bytes) -> None:
+        """Append all of `data`."""
+        written = os.write(fd, data)
+        if written < len(data):
+            view = memoryview(data)
+            while written < len(data):
+                written += os.write(fd, view[written:])
+
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        """Write a few bytes at an offset."""
+        os.pwrite(fd, data, offset)
+
+    def copy(self, source: int, target: int, length: int) -> int:
+        """Append up to `length` bytes from the start of `source`'s remaining bytes to `target`; returns how many.
+
+        Shares the blocks where the file system can. Both file positions move; 0 means that `source` has ended.
+        """
+        return os.copy_file_range(source, target, min(length, _COPY_BYTES))
+
+    def fsync(self, fd: int) -> None:
+        """Make a file's bytes, or a directory's entries, survive a loss of power."""
+        os.fsync(fd)
+
+    def rename(self, name: bytes, source_dir: int, target: bytes, target_dir: int) -> None:
+        """Move a file in one step, replacing what is there."""
+        os.rename(name, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+
+    def unlink(self, name: bytes, dir_fd: int) -> None:
+        """Remove a file."""
+        os.unlink(name, dir_fd=dir_fd)
+
+    def mkdir(self, name: bytes, dir_fd: int) -> None:
+        """Make a directory."""
+        os.mkdir(name, 0o700, dir_fd=dir_fd)
+
+    def rmdir(self, name: bytes, dir_fd: int) -> None:
+        """Remove an empty directory."""
+        os.rmdir(name, dir_fd=dir_fd)
+
+    def names(self, dir_fd: int) -> list[bytes]:
+        """Return the names in a directory, in no order."""
+        return [os.fsencode(name) for name in os.listdir(dir_fd)]
+
+    def scan(self, dir_fd: int) -> Iterator[bytes]:
+        """Yield the names in a directory, in no order, reading no further than asked."""
+        with os.scandir(dir_fd) as entries:
+            for entry in entries:
+                yield os.fsencode(entry.name)
+
+    def try_lock(self, fd: int, *, shared: bool = False) -> bool:
+        """Take an advisory lock on a file, and tell whether that worked. It is let go when the file is closed."""
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def _ours(error: OSError, *, writing: bool) -> HoldfastError:
+    """Return what the failure of a system call means to a caller; the paths stay in the log."""
+    if error.errno == errno.ENOSPC:
+        return StorageFull("the disk is full")
+    if error.errno == errno.EDQUOT:
+        return StorageFull("the disk quota is used up", Reason.QUOTA_EXCEEDED)
+    if writing and error.errno in _NOT_WRITABLE:
+        return ReadOnly()
+    name = errno.errorcode.get(error.errno or 0, "error")
+    return Unavailable(Reason.BACKEND_UNAVAILABLE, f"the file system failed: {name}")
+
+
+@contextmanager
+def os_errors_translated(*, writing: bool) -> Iterator[None]:
+    """Raise what the failure of a system call within the block means to a caller, with the failure as its cause."""
+    try:
+        yield
+    except OSError as error:
+        raise _ours(error, writing=writing) from error

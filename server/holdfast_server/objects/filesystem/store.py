@@ -1,0 +1,232 @@
+"""Objects as files: see the package's docstring for the parts."""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from holdfast_server import calls
+from holdfast_server.errors import IntegrityFailed
+from holdfast_server.objects.base import (
+    NO_ATTRIBUTES,
+    OVERWRITE,
+    WHOLE,
+    CommonPrefix,
+    ConditionMode,
+    Description,
+    Durability,
+    Entry,
+    EntryRecord,
+    ListQuery,
+    NamedByContent,
+    ObjectNotFound,
+    ObjectReader,
+    ObjectStore,
+)
+from holdfast_server.objects.body import Body, Chunk
+from holdfast_server.objects.conditions import Condition, Overwrite
+from holdfast_server.objects.filesystem import record
+from holdfast_server.objects.filesystem.disk import Disk, os_errors_translated
+from holdfast_server.objects.filesystem.locks import Locks
+from holdfast_server.objects.filesystem.scratch import Scratch, ScratchFile
+from holdfast_server.objects.filesystem.tree import Tree
+from holdfast_server.objects.info import Attributes, ObjectInfo
+from holdfast_server.objects.key import ObjectKey
+from holdfast_server.objects.ranges import Extent, Range
+from holdfast_server.objects.reading import pieces_touched, verified_chunks
+
+DEFAULT_LOCK_TIMEOUT_SECONDS = 10.0
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY
+_log = logging.getLogger(__name__)
+
+
+class _Reader(ObjectReader):
+    def __init__(self, disk: Disk, fd: int, info: ObjectInfo, extent: Extent) -> None:
+        self.info = info
+        self.extent = extent
+        self._disk = disk
+        self._fd = fd
+
+    def __iter__(self) -> Iterator[Chunk]:
+        with os_errors_translated(writing=False):
+            touched = pieces_touched(self.extent)
+            crcs = record.read_crcs(self._disk, self._fd, self.info, touched)
+            yield from verified_chunks(self.info.key, self.info.size_bytes, self.extent, crcs, self._read_piece)
+
+    def _read_piece(self, offset: int, length: int) -> bytes:
+        return self._disk.read(self._fd, length, offset)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        """Close the file of a reader that nobody closed."""
+        self.close()
+
+
+class FilesystemStore(ObjectStore):
+    """An `ObjectStore` below the directory `root`, which is made if it is missing.
+
+    Several processes may use one root. A file never replaces another before it and its record are on the disk, and an
+    answer never comes before the directory entry is, too; `docs/decisions/0002-files.md` tells why.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        store_id: str = "",
+        lock_timeout_seconds: float = DEFAULT_LOCK_TIMEOUT_SECONDS,
+        disk: Disk | None = None,
+    ) -> None:
+        self._disk = disk or Disk()
+        self._store_id = store_id
+        with ExitStack() as stack:
+            tree_fd = self._open_directory(root / "tree", stack)
+            locks_fd = self._open_directory(root / "locks", stack)
+            scratch_fd = self._open_directory(root / "scratch", stack)
+            self._locks = Locks(self._disk, locks_fd, lock_timeout_seconds)
+            self._tree = Tree(self._disk, tree_fd, self._locks)
+            self._scratch = Scratch(self._disk, scratch_fd)
+            stack.callback(self._scratch.close)
+            self._resources = stack.pop_all()
+
+    def _open_directory(self, path: Path, stack: ExitStack) -> int:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = self._disk.open(str(path), _DIRECTORY_FLAGS)
+        stack.callback(self._disk.close, fd)
+        for ancestor in (path.parent, path.parent.parent):  # `root` and what it is in: they may be new
+            parent = self._disk.open(str(ancestor.resolve()), _DIRECTORY_FLAGS)
+            try:
+                self._disk.fsync(parent)
+            finally:
+                self._disk.close(parent)
+        return fd
+
+    def describe(self) -> Description:
+        """Tell that writes survive a loss of power."""
+        return Description(
+            "filesystem", Durability.DISK, ConditionMode.ATOMIC, nested_keys=True, store_id=self._store_id
+        )
+
+    def put(
+        self,
+        name: ObjectKey | NamedByContent,
+        body: Body,
+        *,
+        condition: Condition = OVERWRITE,
+        attributes: Attributes = NO_ATTRIBUTES,
+    ) -> ObjectInfo:
+        """Store the body's bytes; see `ObjectStore.put`."""
+        with os_errors_translated(writing=True):
+            if isinstance(name, ObjectKey):
+                self._check(condition, name)
+            with self._scratch.file() as file:
+                for piece in body:
+                    self._disk.write(file.fd, piece)
+                digests = body.digests
+                key = name if isinstance(name, ObjectKey) else name.key_of(digests.sha256)
+                info = ObjectInfo(
+                    key, digests.size_bytes, secrets.token_hex(16), digests.sha256, attributes, datetime.now(UTC)
+                )
+                self._disk.write(file.fd, record.encode(info, digests.piece_crc32c))
+                self._publish(file, info, condition)
+        return info
+
+    def get(self, key: ObjectKey, wanted: Range = WHOLE, *, condition: Condition = OVERWRITE) -> ObjectReader:
+        """Open an object; see `ObjectStore.get`."""
+        with os_errors_translated(writing=False):
+            fd = self._tree.open(key)
+            try:
+                info = record.read(self._disk, fd, key)
+                condition.check(key, info)
+                return _Reader(self._disk, fd, info, wanted.of(info.size_bytes))
+            except BaseException:
+                self._disk.close(fd)  # no reader takes it over
+                raise
+
+    def stat(self, key: ObjectKey) -> ObjectInfo:
+        """Tell what is known of an object; see `ObjectStore.stat`."""
+        with os_errors_translated(writing=False), self._tree.opened(key) as fd:
+            return record.read(self._disk, fd, key)
+
+    def delete(self, key: ObjectKey, *, condition: Condition = OVERWRITE) -> bool:
+        """Remove an object; see `ObjectStore.delete`."""
+        with os_errors_translated(writing=True), self._locks.of_key(key):
+            self._check(condition, key)
+            return self._tree.remove(key)
+
+    def list(self, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
+        """Yield what the query asks for; see `ObjectStore.list`."""
+        with os_errors_translated(writing=False):
+            yield from self._tree.list(query, self._entry_record)
+
+    def copy(
+        self,
+        source: ObjectKey,
+        target: ObjectKey,
+        *,
+        condition: Condition = OVERWRITE,
+        attributes: Attributes | None = None,
+    ) -> ObjectInfo:
+        """Store the source's bytes under the target too; see `ObjectStore.copy`.
+
+        The checksums are copied with the bytes, so a damaged source makes a copy that is known to be damaged.
+        """
+        with os_errors_translated(writing=True), self._tree.opened(source) as fd:
+            found = record.read(self._disk, fd, source)
+            self._check(condition, target)
+            info = replace(
+                found,
+                key=target,
+                etag=secrets.token_hex(16),
+                update_time=datetime.now(UTC),
+                attributes=found.attributes if attributes is None else attributes,
+            )
+            crcs = record.read_crcs(self._disk, fd, found, pieces_touched(Extent(0, found.size_bytes)))
+            with self._scratch.file() as file:
+                left = found.size_bytes
+                while left:
+                    calls.check()
+                    copied = self._disk.copy(fd, file.fd, left)
+                    if not copied:
+                        raise IntegrityFailed(source.text, "its file ends within its bytes")
+                    left -= copied
+                self._disk.write(file.fd, record.encode(info, crcs))
+                self._publish(file, info, condition)
+        return info
+
+    def close(self) -> None:
+        """Release directories, lock and scratch directory."""
+        self._resources.close()
+
+    def _publish(self, file: ScratchFile, info: ObjectInfo, condition: Condition) -> None:
+        self._disk.fsync(file.fd)
+        with self._locks.of_key(info.key):
+            self._check(condition, info.key)
+            self._tree.publish(file, info.key)
+
+    def _check(self, condition: Condition, key: ObjectKey) -> None:
+        if isinstance(condition, Overwrite):
+            return  # and so a damaged object can be overwritten and deleted
+        try:
+            existing = self.stat(key)
+        except ObjectNotFound:
+            condition.check(key, None)
+        else:
+            condition.check(key, existing)
+
+    def _entry_record(self, fd: int, key: ObjectKey) -> EntryRecord | None:
+        try:
+            info = record.read(self._disk, fd, key)
+        except IntegrityFailed as error:
+            _log.warning("A damaged object was listed", extra={"fields": {"key": key.text, "error": error.message}})
+            return None
+        return EntryRecord(info.size_bytes, info.etag, info.update_time)

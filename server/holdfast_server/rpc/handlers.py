@@ -1,0 +1,150 @@
+"""What happens around every call: admission, the caller's patience, errors, metrics, and one line in the log.
+
+Handlers are wrapped once, when they are registered, and not by `grpc.ServerInterceptor`s, which gRPC asks anew for each
+call (0.78 against 0.85 of the rate of empty calls).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from holdfast_server import calls
+from holdfast_server.errors import HoldfastError, Reason
+from holdfast_server.rpc.admission import Admission
+from holdfast_server.rpc.framing import serialize
+from holdfast_server.rpc.status import code_of, internal_status, status_of
+
+access_log = logging.getLogger("holdfast_server.access")
+_log = logging.getLogger(__name__)
+
+_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_OK = grpc.StatusCode.OK
+
+Behavior = Callable[[Any, grpc.ServicerContext], Any]
+
+
+class CallMetrics:
+    """The metrics of all calls, with the names of go-grpc-prometheus."""
+
+    def __init__(self, registry: CollectorRegistry, admission: Admission) -> None:
+        self.started = Counter(
+            "grpc_server_started", "Calls that began, refused ones included.", _LABELS, registry=registry
+        )
+        self.handled = Counter(
+            "grpc_server_handled", "Calls that ended, by code.", (*_LABELS, "grpc_code"), registry=registry
+        )
+        self.seconds = Histogram(
+            "grpc_server_handling_seconds", "Time from begin to end.", _LABELS, buckets=_SECONDS, registry=registry
+        )
+        at_work = Gauge("holdfast_calls_at_work", "Calls at work now.", registry=registry)
+        at_work.set_function(lambda: admission.at_work)
+
+
+class _Method:
+    """One method: its name, and its metrics bound once."""
+
+    def __init__(self, path: str, kind: str, metrics: CallMetrics) -> None:
+        _, service, method = path.split("/")
+        labels = (kind, service, method)
+        self.path = path
+        self._started = metrics.started.labels(*labels)
+        self._seconds = metrics.seconds.labels(*labels)
+        self._handled = {code: metrics.handled.labels(*labels, code.name) for code in grpc.StatusCode}
+
+    def begin(self) -> float:
+        self._started.inc()
+        return time.perf_counter()
+
+    def end(
+        self, begun: float, context: grpc.ServicerContext, code: grpc.StatusCode, error: HoldfastError | None
+    ) -> None:
+        seconds = time.perf_counter() - begun
+        self._handled[code].inc()
+        self._seconds.observe(seconds)
+        if access_log.isEnabledFor(logging.INFO):
+            fields = {"method": self.path, "code": code.name, "seconds": round(seconds, 6), "peer": context.peer()}
+            if error is not None:
+                fields |= {"reason": error.reason.value, "error": error.message}
+            access_log.info("Call finished", extra={"fields": fields})
+
+
+class _Guard:
+    """One call on its way through: begins on enter, and turns what its handler raises into a status on exit."""
+
+    __slots__ = ("_admission", "_admitted", "_begun", "_context", "_method", "code", "error")
+
+    def __init__(self, method: _Method, admission: Admission, context: grpc.ServicerContext) -> None:
+        self._method = method
+        self._admission = admission
+        self._context = context
+        self._admitted = False
+        self.code = _OK
+        self.error: HoldfastError | None = None
+
+    def __enter__(self) -> None:
+        self._begun = self._method.begin()
+        try:
+            self._admission.enter()
+        except HoldfastError as error:
+            self._refuse(error)
+        self._admitted = True
+        deadline = time.monotonic() + self._context.time_remaining()
+        calls.enter(calls.Call(deadline, self._context.is_active))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            self._end(_OK)
+        elif isinstance(error, HoldfastError):
+            self._refuse(error)
+        elif isinstance(error, GeneratorExit) or not self._context.is_active():
+            # The client went away: gRPC drops the response iterator, or raises in the request iterator.
+            self._end(grpc.StatusCode.CANCELLED)
+        else:
+            _log.error("Call failed unexpectedly", exc_info=error, extra={"fields": {"method": self._method.path}})
+            self._end(grpc.StatusCode.INTERNAL)
+            self._context.abort_with_status(internal_status())
+
+    def _refuse(self, error: HoldfastError) -> None:
+        if error.reason is Reason.BACKEND_UNAVAILABLE:
+            _log.error("Backend failed", exc_info=error, extra={"fields": {"method": self._method.path}})
+        self._end(code_of(error), error)
+        self._context.abort_with_status(status_of(error))
+
+    def _end(self, code: grpc.StatusCode, error: HoldfastError | None = None) -> None:
+        if self._admitted:
+            self._admission.leave()
+        self._method.end(self._begun, self._context, code, error)
+
+
+def guarded(
+    handler: "grpc.RpcMethodHandler[Any, Any]", path: str, metrics: CallMetrics, admission: Admission
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Return the handler with everything around it; `path` is `/package.Service/Method`."""
+    if handler.response_streaming:
+        kind = "bidi_stream" if handler.request_streaming else "server_stream"
+        field = "stream_stream" if handler.request_streaming else "unary_stream"
+    else:
+        kind = "client_stream" if handler.request_streaming else "unary"
+        field = "stream_unary" if handler.request_streaming else "unary_unary"
+    behavior: Behavior = getattr(handler, field)
+    method = _Method(path, kind, metrics)
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        with _Guard(method, admission, context):
+            return behavior(request, context)
+
+    def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        with _Guard(method, admission, context):
+            yield from behavior(request, context)
+
+    wrapped = stream if handler.response_streaming else answer
+    # The handlers that generated code makes are named tuples.
+    replaced: grpc.RpcMethodHandler[Any, Any] = handler._replace(  # type: ignore[attr-defined]
+        **{field: wrapped}, response_serializer=serialize
+    )
+    return replaced

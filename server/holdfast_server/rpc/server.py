@@ -1,0 +1,161 @@
+"""The gRPC server: its options, its listeners, its health, and how it stops."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from holdfast_server.rpc.admission import Admission
+from holdfast_server.rpc.handlers import CallMetrics, guarded
+
+MAX_MESSAGE_BYTES = 4 << 20
+"""gRPC's own default for what a server takes. Above our largest chunk, so a larger one is refused by name."""
+
+_RESERVE_THREADS = 16
+"""Threads beyond the admitted calls: they refuse the rest at once instead of letting it wait."""
+
+_QUEUED_CALLS = 1024
+"""Calls that gRPC itself lets wait for a reserve thread; beyond, it refuses without any details."""
+
+_SECONDS_IN_MS = 1000
+_UNIX_SOCKET_UMASK = 0o177
+
+_log = logging.getLogger(__name__)
+
+Register = Callable[[grpc.Server], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How the server takes calls.
+
+    `listen`: addresses as `host:port` (port 0 picks a free one) or `unix:/path`. `max_concurrent_calls`: beyond it
+    calls are OVERLOADED. `keepalive_seconds`: a silent connection is pinged after it; `min_ping_seconds`: clients may
+    ping no more often.
+    """
+
+    listen: tuple[str, ...] = ("127.0.0.1:4653",)
+    max_concurrent_calls: int = 240
+    keepalive_seconds: float = 60.0
+    keepalive_timeout_seconds: float = 20.0
+    min_ping_seconds: float = 5.0
+    channel_options: Mapping[str, int] | None = None
+
+
+class BindError(Exception):
+    """An address could not be listened on."""
+
+
+class _Registrar:
+    """Stands in for `grpc.Server` where generated code registers handlers, and wraps each of them."""
+
+    def __init__(self, server: grpc.Server, wrap: "Callable[[Any, str], Any]") -> None:
+        self._server = server
+        self._wrap = wrap
+
+    def add_generic_rpc_handlers(self, _handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Pass over them: generated code gives the same handlers by name, too."""
+
+    def add_registered_method_handlers(self, service: str, handlers: "Mapping[str, Any]") -> None:
+        wrapped = {name: self._wrap(handler, f"/{service}/{name}") for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
+        self._server.add_registered_method_handlers(service, wrapped)
+
+
+class RpcServer:
+    """A running gRPC server. `services` are full names with what registers each.
+
+    Raises `BindError` if an address cannot be listened on.
+    """
+
+    def __init__(self, options: ServerOptions, services: Mapping[str, Register], registry: CollectorRegistry) -> None:
+        self.admission = Admission(options.max_concurrent_calls)
+        metrics = CallMetrics(registry, self.admission)
+        threads = options.max_concurrent_calls + _RESERVE_THREADS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
+        self._server = grpc.server(
+            self._pool,
+            options=tuple(_channel_options(options).items()),
+            maximum_concurrent_rpcs=threads + _QUEUED_CALLS,
+        )
+        registrar = _Registrar(self._server, lambda handler, path: guarded(handler, path, metrics, self.admission))
+        for register in services.values():
+            register(cast("grpc.Server", registrar))
+        # Health has threads of its own: a probe must not wait behind a full pool.
+        self._health = health.HealthServicer(
+            experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(2, thread_name_prefix="health")
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._names = ("", *services)
+        for name in self._names:
+            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self.addresses = tuple(_listen(self._server, address) for address in options.listen)
+        """What is listened on, with the ports that were picked."""
+        self._ready = threading.Event()
+        self._server.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the server wants calls."""
+        return self._ready.is_set()
+
+    def announce_ready(self) -> None:
+        """Say SERVING for every service."""
+        for name in self._names:
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._ready.set()
+
+    def announce_shutdown(self) -> None:
+        """Say NOT_SERVING for every service, for good; calls are still taken."""
+        self._ready.clear()
+        self._health.enter_graceful_shutdown()
+
+    def drain(self, seconds: float) -> bool:
+        """Refuse new calls with DRAINING, and wait for those at work; tells whether all of them finished in time."""
+        self.admission.close()
+        return self.admission.wait_until_idle(seconds)
+
+    def stop(self) -> None:
+        """Cut off what is left, and stop."""
+        self._server.stop(grace=0.2).wait()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _channel_options(options: ServerOptions) -> dict[str, int]:
+    return {
+        # On by default, and then two servers share one port in silence.
+        "grpc.so_reuseport": 0,
+        "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+        "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+        "grpc.keepalive_time_ms": round(options.keepalive_seconds * _SECONDS_IN_MS),
+        "grpc.keepalive_timeout_ms": round(options.keepalive_timeout_seconds * _SECONDS_IN_MS),
+        "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.min_recv_ping_interval_without_data_ms": round(options.min_ping_seconds * _SECONDS_IN_MS),
+        **(options.channel_options or {}),
+    }
+
+
+def _listen(server: grpc.Server, address: str) -> str:
+    # gRPC makes a socket file with the process's umask: nobody but the owner may call by default.
+    umask = os.umask(_UNIX_SOCKET_UMASK) if address.startswith("unix:") else None
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    finally:
+        if umask is not None:
+            os.umask(umask)
+    if port == 0:
+        raise BindError(f"cannot listen on {address}: it is in use, not allowed, or not an address of this machine")
+    if umask is not None:
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"

@@ -1,0 +1,1 @@
+"""Server: what this server is and can do."""
