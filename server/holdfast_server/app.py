@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector, disable_created_metrics
 
 from holdfast.v1 import blob_store_pb2_grpc, server_pb2, server_pb2_grpc
 from holdfast_server import __version__
@@ -51,6 +51,7 @@ class App:
 def running(settings: Settings) -> Iterator[App]:
     """Run a server within the block. Raises `DataDirectoryError`, `BindError`."""
     with ExitStack() as stack:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # else each series has a second one: when it was new
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Self
 
 _START_SECONDS = 60
-_READY = re.compile(r"Server ready .*grpc=(\S+) http=(\S+)")
+_READY = r"Server ready .*grpc=(\S+) http=(\S+)"
 
 
 class ServerProcess:
     """`holdfast-server serve` as a process. `args` are further flags, `env` further variables.
 
-    `wrapper` is a command to run it under. Raises `RuntimeError` with the log if it does not become ready.
+    `wrapper` is a command to run it under, `ready` the log line that tells its addresses. Raises `RuntimeError` with
+    the log if it does not become ready.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class ServerProcess:
         env: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
         listen: str = "127.0.0.1:0",
+        ready: str = _READY,
     ) -> None:
         command = [
             *wrapper,
@@ -57,11 +59,11 @@ class ServerProcess:
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        ready = self.wait_for_log(_READY)
-        if ready is None:
+        found = self.wait_for_log(ready)
+        if found is None:
             self.kill()
             raise RuntimeError("the server did not start:\n" + "".join(self.log))
-        self.address, self.http = ready.groups()
+        self.address, self.http = found.groups()
 
     @property
     def pid(self) -> int:

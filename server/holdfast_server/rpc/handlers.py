@@ -54,7 +54,9 @@ class _Method:
         self.path = path
         self._started = metrics.started.labels(*labels)
         self._seconds = metrics.seconds.labels(*labels)
-        self._handled = {code: metrics.handled.labels(*labels, code.name) for code in grpc.StatusCode}
+        self._handled: dict[grpc.StatusCode, Counter] = {}
+        self._metrics = metrics
+        self._labels = labels
 
     def begin(self) -> float:
         self._started.inc()
@@ -64,7 +66,10 @@ class _Method:
         self, begun: float, context: grpc.ServicerContext, code: grpc.StatusCode, error: HoldfastError | None
     ) -> None:
         seconds = time.perf_counter() - begun
-        self._handled[code].inc()
+        handled = self._handled.get(code)
+        if handled is None:
+            handled = self._handled[code] = self._metrics.handled.labels(*self._labels, code.name)
+        handled.inc()
         self._seconds.observe(seconds)
         if access_log.isEnabledFor(logging.INFO):
             fields = {"method": self.path, "code": code.name, "seconds": round(seconds, 6), "peer": context.peer()}
@@ -112,7 +117,8 @@ class _Guard:
     def _refuse(self, error: HoldfastError) -> None:
         if error.reason is Reason.BACKEND_UNAVAILABLE:
             _log.error("Backend failed", exc_info=error, extra={"fields": {"method": self._method.path}})
-        self._end(code_of(error), error)
+        # A client that went away can look like an upload that ended early: nobody is there to be told of a fault.
+        self._end(code_of(error) if self._context.is_active() else grpc.StatusCode.CANCELLED, error)
         self._context.abort_with_status(status_of(error))
 
     def _end(self, code: grpc.StatusCode, error: HoldfastError | None = None) -> None:

@@ -1,0 +1,98 @@
+"""Settings: flags over variables over the file over defaults, and clear errors."""
+
+from pathlib import Path
+
+import pytest
+
+from holdfast_server import config
+from holdfast_server.config import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in config.unknown_variables():
+        monkeypatch.delenv(name)
+
+
+def test_without_anything_it_is_memory_on_loopback() -> None:
+    settings = config.load({})
+    assert settings.listen == ("127.0.0.1:4653",)
+    assert settings.http == "127.0.0.1:4654"
+    assert settings.backend_of(settings.blob_store.backend) == "memory"
+
+
+def test_a_data_directory_means_the_filesystem_unless_a_service_names_another(tmp_path: Path) -> None:
+    settings = config.load({"data_dir": tmp_path})
+    assert settings.backend_of(None) == "filesystem"
+    assert settings.backend_of("memory") == "memory"
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "holdfast.toml"
+    file.write_text('http = "127.0.0.1:1"\ndrain_seconds = 1\nlog_level = "error"\n[memory]\nmax_bytes = 5000\n')
+    monkeypatch.setenv("HOLDFAST_HTTP", "127.0.0.1:2")
+    monkeypatch.setenv("HOLDFAST_DRAIN_SECONDS", "2")
+    settings = config.load({"http": "127.0.0.1:3"}, file)
+    assert (settings.http, settings.drain_seconds, settings.log_level) == ("127.0.0.1:3", 2, "error")
+    assert settings.memory.max_bytes == 5000
+
+
+def test_sections_are_reached_by_two_underscores_and_merge_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "holdfast.toml"
+    file.write_text("[rpc]\nmax_concurrent_calls = 7\nkeepalive_seconds = 8\n")
+    monkeypatch.setenv("HOLDFAST_RPC__KEEPALIVE_SECONDS", "9")
+    monkeypatch.setenv("HOLDFAST_CONFIG", str(file))
+    settings = config.load({})
+    assert (settings.rpc.max_concurrent_calls, settings.rpc.keepalive_seconds) == (7, 9)
+
+
+def test_lists_are_separated_by_commas_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_LISTEN", "127.0.0.1:0, unix:/run/holdfast.sock")
+    assert config.load({}).listen == ("127.0.0.1:0", "unix:/run/holdfast.sock")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "names"),
+    [
+        ("HOLDFAST_LISTEN", "nonsense", "listen"),
+        ("HOLDFAST_LISTEN", "127.0.0.1:99999", "listen"),
+        ("HOLDFAST_LISTEN", "", "listen"),
+        ("HOLDFAST_HTTP", ":80", "http"),
+        ("HOLDFAST_DRAIN_SECONDS", "-1", "drain_seconds"),
+        ("HOLDFAST_RPC__MAX_CONCURRENT_CALLS", "0", "rpc.max_concurrent_calls"),
+        ("HOLDFAST_BLOB_STORE__BACKEND", "tape", "blob_store.backend"),
+        ("HOLDFAST_BLOB_STORE__BACKEND", "filesystem", "data_dir"),
+        ("HOLDFAST_BLOB_STORE__COLOUR", "red", "blob_store.colour"),
+        ("HOLDFAST_BLOB_STORE", "red", "blob_store"),
+        ("HOLDFAST_S3__ENDPOINT", "127.0.0.1:9000", "not built yet"),
+        ("HOLDFAST_CONFIG", "/no/such/file.toml", "file.toml"),
+    ],
+)
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, names: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=names.replace(".", r"\.")):
+        config.load({})
+
+
+@pytest.mark.parametrize("content", ["no toml", "colour = 'red'", "[s3]\nbucket = 'b'"])
+def test_a_wrong_file_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "holdfast.toml"
+    file.write_text(content)
+    with pytest.raises(ConfigError):
+        config.load({}, file)
+
+
+def test_unknown_variables_are_told_and_known_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_LISTEN", "127.0.0.1:0")
+    monkeypatch.setenv("HOLDFAST_RPC__KEEPALIVE_SECONDS", "9")
+    monkeypatch.setenv("HOLDFAST_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("HOLDFAST_LISTN", "typo")
+    assert config.unknown_variables() == ["HOLDFAST_LISTN", "HOLDFAST_SERVICE_HOST"]
+
+
+def test_settings_are_frozen() -> None:
+    settings = config.load({})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.http = "elsewhere"
