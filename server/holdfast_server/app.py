@@ -1,6 +1,8 @@
 """Puts the parts together: this is the house, from the bottom up."""
 
+import ipaddress
 import logging
+import os
 import signal
 import sys
 import threading
@@ -17,7 +19,7 @@ from holdfast_server.blobs.service import SERVICE_NAME as BLOB_STORE
 from holdfast_server.blobs.service import BlobStoreService
 from holdfast_server.blobs.store import MAX_PAGE_SIZE, BlobStore
 from holdfast_server.config import Settings, split_address
-from holdfast_server.data_directory import DataDirectory, open_data_directory
+from holdfast_server.data_directory import DataDirectory, DataDirectoryError, open_data_directory
 from holdfast_server.objects.base import Description, ObjectStore
 from holdfast_server.objects.body import PIECE_BYTES
 from holdfast_server.objects.info import MAX_METADATA_BYTES
@@ -72,13 +74,17 @@ def running(settings: Settings) -> Iterator[App]:
         services[SERVER] = partial(server_pb2_grpc.add_ServerServicer_to_server, info)
 
         rpc = RpcServer(_server_options(settings), services, registry)
-        stack.callback(rpc.stop)
-        probes = _probes(settings, registry, rpc)
-        if probes is not None:
-            stack.callback(probes.close)
-        rpc.announce_ready()
-        _log_start(settings, rpc, probes, descriptions)
-        yield App(rpc, probes)
+        try:
+            probes = _probes(settings, registry, rpc)
+            if probes is not None:
+                stack.callback(probes.close)
+            rpc.announce_ready()
+            _log_start(settings, rpc, probes, descriptions)
+            yield App(rpc, probes)
+        finally:
+            if not rpc.stop():
+                # A call hangs in the kernel, and may wake up: what it holds must stay open until the process ends.
+                stack.pop_all()
 
 
 def serve(settings: Settings) -> int:
@@ -101,6 +107,9 @@ def serve(settings: Settings) -> int:
         first.wait()
         finished = _drain(app.rpc, settings, second)
     _log.info("Server stopped", extra={"fields": {"all_calls_finished": finished}})
+    if app.rpc.admission.at_work:
+        logging.shutdown()
+        os._exit(0)  # an ordinary exit would wait for the threads of calls that hang
     return 0
 
 
@@ -139,7 +148,10 @@ class _Stores:
     def open(self, backend: str) -> ObjectStore:
         if backend not in self._open:
             # Outermost: measure what callers wait for.
-            store = MeasuredStore(BACKENDS[backend](self._options), self._metrics)
+            try:
+                store = MeasuredStore(BACKENDS[backend](self._options), self._metrics)
+            except OSError as error:
+                raise DataDirectoryError(f"the {backend} backend cannot be opened: {error.strerror}") from error
             self._stack.callback(store.close)
             self._open[backend] = store
         return self._open[backend]
@@ -183,6 +195,9 @@ def _log_start(settings: Settings, rpc: RpcServer, probes: Probes | None, descri
     for name, description in descriptions.items():
         if description.name == "memory":
             _log.warning("Nothing in memory survives this process", extra={"fields": {"service": name}})
+    for address in rpc.addresses:
+        if not _is_local(address):
+            _log.warning("Listening beyond this machine, without authentication", extra={"fields": {"grpc": address}})
     fields = {
         "version": __version__,
         "python": sys.version.split()[0],
@@ -190,3 +205,13 @@ def _log_start(settings: Settings, rpc: RpcServer, probes: Probes | None, descri
         "http": "" if probes is None else f"{split_address(settings.http)[0]}:{probes.port}",
     }
     _log.info("Server ready", extra={"fields": fields})
+
+
+def _is_local(address: str) -> bool:
+    if address.startswith("unix:"):
+        return True
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

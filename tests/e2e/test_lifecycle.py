@@ -186,6 +186,25 @@ def test_tcp_and_a_unix_socket_serve_the_same_store(tmp_path: Path) -> None:
             assert blob_store_pb2_grpc.BlobStoreStub(channel).StatBlob(pb.StatBlobRequest(key="k")).blob.key == "k"
 
 
+def test_a_unix_socket_in_use_is_not_taken_over_and_a_dead_one_is(tmp_path: Path) -> None:
+    path = tmp_path / "holdfast.sock"
+    with ServerProcess(listen=f"unix:{path}") as server:
+        code, text = serve_and_fail("--listen", f"unix:{path}")
+        assert code == 1
+        assert "a server is listening there" in text
+        with grpc.insecure_channel(server.address) as channel:
+            assert health(channel) == SERVING
+        server.kill()
+    assert path.exists()
+    with ServerProcess(listen=f"unix:{path}") as server, grpc.insecure_channel(server.address) as channel:
+        assert health(channel) == SERVING
+
+
+def test_listening_beyond_loopback_is_warned_of() -> None:
+    with ServerProcess(listen="0.0.0.0:0") as server:
+        assert server.wait_for_log("WARNING Listening beyond this machine, without authentication")
+
+
 def serve_and_fail(*args: str, **env: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "holdfast_server", "serve", "--http", "", *args]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env or None)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,10 @@ _RESERVE_THREADS = 16
 
 _QUEUED_CALLS = 1024
 """Calls that gRPC itself lets wait for a reserve thread; beyond, it refuses without any details."""
+
+_STOP_SECONDS = 0.2
+_STUCK_SECONDS = 2.0
+"""How long a call that was cut off may take to notice: every wait looks within a second."""
 
 _SECONDS_IN_MS = 1000
 _UNIX_SOCKET_UMASK = 0o177
@@ -124,10 +129,12 @@ class RpcServer:
         self.admission.close()
         return self.admission.wait_until_idle(seconds)
 
-    def stop(self) -> None:
-        """Cut off what is left, and stop."""
-        self._server.stop(grace=0.2).wait()
+    def stop(self) -> bool:
+        """Cut off what is left, and stop; tells whether no call is at work any more."""
+        self.admission.close()
+        self._server.stop(grace=_STOP_SECONDS).wait()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        return self.admission.wait_until_idle(_STUCK_SECONDS)
 
 
 def _channel_options(options: ServerOptions) -> dict[str, int]:
@@ -146,7 +153,10 @@ def _channel_options(options: ServerOptions) -> dict[str, int]:
 
 def _listen(server: grpc.Server, address: str) -> str:
     # gRPC makes a socket file with the process's umask: nobody but the owner may call by default.
-    umask = os.umask(_UNIX_SOCKET_UMASK) if address.startswith("unix:") else None
+    is_unix = address.startswith("unix:")
+    if is_unix and _answers(address.removeprefix("unix:")):
+        raise BindError(f"cannot listen on {address}: a server is listening there")
+    umask = os.umask(_UNIX_SOCKET_UMASK) if is_unix else None
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
@@ -156,6 +166,14 @@ def _listen(server: grpc.Server, address: str) -> str:
             os.umask(umask)
     if port == 0:
         raise BindError(f"cannot listen on {address}: it is in use, not allowed, or not an address of this machine")
-    if umask is not None:
-        return address
-    return f"{address.rpartition(':')[0]}:{port}"
+    return address if is_unix else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _answers(path: str) -> bool:
+    """Tell whether somebody listens on a Unix socket: gRPC would take it from them in silence."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True

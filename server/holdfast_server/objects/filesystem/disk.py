@@ -15,8 +15,8 @@ class Disk:
     """System calls by their usual names; all raise `OSError`. File names are bytes, relative to an open directory."""
 
     def open(self, name: bytes | str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
-        """Open a file, never following a symbolic link at its last step."""
-        return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=dir_fd)
+        """Open a file, never following a symbolic link at its last step, nor waiting for the other end of a pipe."""
+        return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode, dir_fd=dir_fd)
 
     def close(self, fd: int) -> None:
         """Close a file."""
