@@ -71,6 +71,11 @@ class BlobQuery:
             message = f"page_size {self.page_size} is not between 0 and {MAX_PAGE_SIZE}"
             raise InvalidArgument(Reason.INVALID_PAGE_SIZE, "page_size", message)
 
+    @property
+    def first_after(self) -> str:
+        """`start_after` as an `after` of `ListQuery`, in which a `/` at the end would pass over all below it."""
+        return self.start_after + "\0" if self.start_after.endswith("/") else self.start_after
+
 
 @dataclass(frozen=True, slots=True)
 class BlobPage:
@@ -156,7 +161,7 @@ class BlobStore:
     def list(self, query: BlobQuery) -> BlobPage:
         """Return one page of blobs. Raises `InvalidArgument` (INVALID_PAGE_TOKEN)."""
         binding = (query.prefix, query.delimiter, query.start_after)
-        after = page_token.decode(binding, query.page_token) if query.page_token else query.start_after
+        after = page_token.decode(binding, query.page_token) if query.page_token else query.first_after
         found = self._objects.list(ListQuery(query.prefix, after, bool(query.delimiter), RESERVED_PREFIXES))
         entries: list[Entry] = []
         common_prefixes: list[str] = []

@@ -114,7 +114,7 @@ class Tree:
                         if (entry := self._entry(fd, name, record_of)) is not None:
                             yield entry
                     elif query.delimiter and len(name) > len(query.prefix):
-                        if self._holds_any((*directory, name[len(base) : -1])):
+                        if self._holds_any((*directory, name[len(base) : -1]), name, start):
                             yield CommonPrefix(name)
                     else:
                         yield from self._walk((*directory, name[len(base) : -1]), query, start, record_of)
@@ -157,8 +157,11 @@ class Tree:
         finally:
             self._disk.close(fd)
 
-    def _holds_any(self, directory: tuple[str, ...]) -> bool:
-        """Tell whether there is any file below a directory; nearly always one look."""
+    def _holds_any(self, directory: tuple[str, ...], prefix: str, start: str) -> bool:
+        """Tell whether there is any file below a directory from `start` on; nearly always one look."""
+        if prefix < start:
+            listed = self._walk(directory, ListQuery(prefix), start, lambda _fd, _key: None)
+            return next(listed, None) is not None
         below = []
         try:
             with self._directory([_directory_name(segment) for segment in directory]) as fd:
@@ -169,7 +172,7 @@ class Tree:
                         below.append(os.fsdecode(name[:-_SUFFIX_BYTES]))
         except OSError:
             return False  # removed while it was listed, or a link
-        return any(self._holds_any((*directory, segment)) for segment in below)
+        return any(self._holds_any((*directory, segment), prefix, start) for segment in below)
 
     def _parent(self, key: ObjectKey) -> "_OpenDirectory":
         return self._directory([_directory_name(segment) for segment in key.segments[:-1]])
