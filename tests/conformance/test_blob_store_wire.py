@@ -248,11 +248,9 @@ def test_a_refused_read_sends_no_message(
     stub: Stub, fields: dict[str, Any], code: str, reason: str, names: list[str]
 ) -> None:
     put(stub, header(), chunk(), trailer())
-    if "content" in fields:
-        request = pb.GetBlobRequest(**fields)
-    else:
-        request = pb.GetBlobRequest(**{"key": "k"} | fields)
-    received = []
+    named = fields if "content" in fields else {"key": "k"} | fields
+    request = pb.GetBlobRequest(**named)
+    received: list[pb.GetBlobResponse] = []
     with refused() as refusal:
         received.extend(stub.GetBlob(request))
     assert (refusal.code, refusal.reason, refusal.fields) == (code, reason, names)
@@ -270,7 +268,7 @@ def test_ranges_tell_what_is_served_and_the_size_of_the_whole(stub: Stub) -> Non
         ({"suffix_length": 99}, DATA),
         ({"offset": 10, "length": 1, "exact": True}, b"d"),
     ):
-        info, data = get(stub, **fields)  # type: ignore[arg-type]
+        info, data = get(stub, **fields)
         assert data == expected
         assert (info.size_bytes, info.range.length) == (11, len(expected))
         assert DATA[info.range.offset :].startswith(expected)
@@ -356,7 +354,7 @@ def test_lists_page_and_roll_up(stub: Stub) -> None:
         ({"start_after": "k" * 901}, "INVALID_KEY", "start_after"),
     ):
         with refused() as refusal:
-            stub.ListBlobs(pb.ListBlobsRequest(**fields))  # type: ignore[arg-type]
+            stub.ListBlobs(pb.ListBlobsRequest(**fields))
         assert (refusal.code, refusal.reason, refusal.fields) == ("INVALID_ARGUMENT", reason, [field])
 
 
