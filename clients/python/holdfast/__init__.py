@@ -1,1 +1,71 @@
-"""Placeholder."""
+"""The Python client of Holdfast, a storage sidecar over gRPC.
+
+    import holdfast
+
+    with holdfast.connect("127.0.0.1:4653") as client:
+        client.blobs.put("maps/duel.bin", b"...", content_type="application/octet-stream")
+        with client.blobs.get("maps/duel.bin") as blob:
+            data = blob.read()
+
+`holdfast.errors` tells what can go wrong. `holdfast.v1` are the generated stubs, for whoever wants the wire itself.
+"""
+
+from holdfast.blobs import Blobs
+from holdfast.client import Client, connect
+from holdfast.content import Content, Layout
+from holdfast.downloads import BlobReader
+from holdfast.errors import (
+    AlreadyExists,
+    BrokenUpload,
+    Cancelled,
+    DeadlineExceeded,
+    HoldfastError,
+    IntegrityFailed,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    ReadOnly,
+    StorageFull,
+    Unavailable,
+)
+from holdfast.results import BlobEntry, BlobInfo, BlobPage, ByteRange, CommonPrefix, PutResult
+from holdfast.retrying import Retrier
+from holdfast.server_info import BackendInfo, ServerInfo, ServerLimits, ServiceInfo
+
+__all__ = [
+    "AlreadyExists",
+    "BackendInfo",
+    "BlobEntry",
+    "BlobInfo",
+    "BlobPage",
+    "BlobReader",
+    "Blobs",
+    "BrokenUpload",
+    "ByteRange",
+    "Cancelled",
+    "Client",
+    "CommonPrefix",
+    "Content",
+    "DeadlineExceeded",
+    "HoldfastError",
+    "IntegrityFailed",
+    "InternalError",
+    "InvalidArgument",
+    "Layout",
+    "NotFound",
+    "Overloaded",
+    "PreconditionFailed",
+    "PutResult",
+    "RangeNotSatisfiable",
+    "ReadOnly",
+    "Retrier",
+    "ServerInfo",
+    "ServerLimits",
+    "ServiceInfo",
+    "StorageFull",
+    "Unavailable",
+    "connect",
+]

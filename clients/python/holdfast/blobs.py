@@ -1,0 +1,201 @@
+"""Blobs: keyed and content-addressed, there whole and verified, or not at all."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import grpc
+
+from holdfast.calls import Calls, checked
+from holdfast.content import Address, Content, address_fields
+from holdfast.downloads import BlobReader
+from holdfast.errors import InvalidArgument
+from holdfast.files import check_replaceable, replacing
+from holdfast.results import BlobEntry, BlobInfo, BlobPage, CommonPrefix, PutResult, blob_info, blob_page
+from holdfast.retrying import PASSING
+from holdfast.sources import Data, Source, source_of
+from holdfast.uploads import Progress, send
+from holdfast.v1 import blob_store_pb2 as pb
+from holdfast.v1 import blob_store_pb2_grpc
+
+
+class Blobs:
+    """The blobs of a server; safe to use from several threads.
+
+    Every method raises `HoldfastError`s: `InvalidArgument` for what breaks a rule, `Unavailable`, `Overloaded` and
+    `DeadlineExceeded` for a server that cannot answer, and those that it names. What is safe to repeat is tried again
+    first.
+    """
+
+    def __init__(self, channel: grpc.Channel, calls: Calls) -> None:
+        self._stub = blob_store_pb2_grpc.BlobStoreStub(channel)
+        self._calls = calls
+
+    def put(
+        self,
+        key_or_content: Address,
+        data: Data,
+        *,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+        create_only: bool = False,
+        if_match_etag: str | None = None,
+        size_bytes: int | None = None,
+        progress: Progress | None = None,
+    ) -> PutResult:
+        """Store a blob, durably, or leave all as it was.
+
+        `data`: bytes, a `Path`, a binary file (sent from where it stands) or an iterable of bytes; read in this thread.
+        `size_bytes` is for sources that do not know it themselves; what comes must match. Size and sha256 are sent
+        along, and the server compares. `progress(sent_bytes, size_bytes or None)` is called along the way.
+
+        An error of the source, or of `progress`, comes back as it is, and nothing is stored. After `Unavailable` and
+        `DeadlineExceeded` the outcome is unknown. Unconditional puts and those of a content address are tried again if
+        the source can be read again: after that, `created` may be False for what this very call stored.
+
+        Raises `AlreadyExists` (`create_only`; or other bytes under a content address), `PreconditionFailed`
+        (`if_match_etag`), `BrokenUpload` (not as declared), `StorageFull`, `ReadOnly`.
+        """
+        if create_only and if_match_etag is not None:
+            message = "create_only and if_match_etag exclude each other"
+            raise InvalidArgument("INVALID_CONDITION", message, field="if_match_etag")
+        with checked():
+            header = pb.PutBlobHeader(
+                **address_fields(key_or_content),
+                content_type=content_type,
+                metadata=metadata,
+                size_bytes=size_bytes,
+            )
+            if create_only:
+                header.create_only = True
+            elif if_match_etag is not None:
+                header.if_match_etag = if_match_etag
+        source = source_of(data)
+        may_repeat = isinstance(key_or_content, Content) or header.WhichOneof("precondition") is None
+        calls = self._calls if may_repeat and source.can_rewind else self._calls.once()
+        response = self._send(calls, header, source, progress)
+        return PutResult(blob_info(response.blob), response.created)
+
+    def _send(
+        self, calls: Calls, header: pb.PutBlobHeader, source: Source, progress: Progress | None
+    ) -> pb.PutBlobResponse:
+        tries = calls.retrier.begin()
+        while True:
+            try:
+                with source.open() as opened:
+                    if opened.size_bytes is not None and not header.HasField("size_bytes"):
+                        header.size_bytes = opened.size_bytes
+                    return send(calls, self._stub.PutBlob, header, opened.pieces, progress)
+            except PASSING as error:
+                # The upload may have taken its time: the bound is for standing still.
+                tries.extend()
+                tries.pause_after(error)
+
+    def get(
+        self,
+        key_or_content: Address,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        suffix_length: int | None = None,
+        exact: bool = False,
+        if_match_etag: str | None = None,
+    ) -> BlobReader:
+        """Open a blob or a range of it for reading; the caller closes it.
+
+        `length` bytes (> 0) from `offset`, or to the end; or the last `suffix_length` bytes (> 0). What reaches past
+        the end is clamped, unless `exact`. Raises `NotFound`, `RangeNotSatisfiable`, `PreconditionFailed`
+        (`if_match_etag`), `IntegrityFailed`; see `BlobReader` for reading.
+        """
+        with checked():
+            request = pb.GetBlobRequest(
+                **address_fields(key_or_content),
+                offset=offset,
+                length=length,
+                suffix_length=suffix_length,
+                exact=exact,
+                if_match_etag=if_match_etag,
+            )
+        return BlobReader(self._calls, self._stub.GetBlob, request)
+
+    def download(
+        self,
+        key_or_content: Address,
+        path: Path | str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        suffix_length: int | None = None,
+        exact: bool = False,
+        if_match_etag: str | None = None,
+        progress: Progress | None = None,
+    ) -> BlobInfo:
+        """Write a blob, or a range of it as `get` has it, into the file at `path`, and return the blob's info.
+
+        The file is there whole, verified and synced to the disk, or not at all: what was there before stays until then.
+        A symbolic link is followed. `progress(received_bytes, bytes in all)` is called along the way. Raises what `get`
+        and reading raise, and `OSError`.
+        """
+        path = Path(path)
+        check_replaceable(path)
+        with (
+            self.get(
+                key_or_content,
+                offset=offset,
+                length=length,
+                suffix_length=suffix_length,
+                exact=exact,
+                if_match_etag=if_match_etag,
+            ) as reader,
+            replacing(path) as file,
+        ):
+            received = 0
+            for chunk in reader:
+                file.write(chunk)
+                received += len(chunk)
+                if progress is not None:
+                    progress(received, reader.range.length)
+        return reader.info
+
+    def stat(self, key_or_content: Address) -> BlobInfo:
+        """Return what is known of a blob, without its bytes. Raises `NotFound`, `IntegrityFailed`."""
+        with checked():
+            request = pb.StatBlobRequest(**address_fields(key_or_content))
+        return blob_info(self._calls.unary(self._stub.StatBlob, request).blob)
+
+    def delete(self, key_or_content: Address, *, if_match_etag: str | None = None) -> bool:
+        """Delete a blob, and tell whether there was one; a missing one is no error.
+
+        Without `if_match_etag` it is tried again after a failure, and the answer is that of the last try: it may say
+        that there was none because the try before, whose answer was lost, deleted it. Raises `PreconditionFailed`
+        (`if_match_etag`, also where nothing is there), `ReadOnly`.
+        """
+        with checked():
+            request = pb.DeleteBlobRequest(**address_fields(key_or_content), if_match_etag=if_match_etag)
+        calls = self._calls if if_match_etag is None else self._calls.once()
+        return calls.unary(self._stub.DeleteBlob, request).existed
+
+    def list(
+        self, prefix: str = "", delimiter: str = "", start_after: str = "", page_size: int = 0
+    ) -> Iterator[BlobEntry | CommonPrefix]:
+        """Yield the blobs whose keys start with `prefix`, in byte order of their keys, asking for pages as it goes.
+
+        With `delimiter` `/`, keys with a further `/` behind the prefix are rolled up into a `CommonPrefix`, in the same
+        order. Only what comes after `start_after` is listed. `page_size`: 1 to 10,000, or 0 for 1,000. Blobs that come
+        or go meanwhile may or may not be listed.
+        """
+        token = ""
+        while True:
+            page = self.list_page(prefix, delimiter, start_after, page_size, token)
+            yield from page.items
+            if not (token := page.next_page_token):
+                return
+
+    def list_page(
+        self, prefix: str = "", delimiter: str = "", start_after: str = "", page_size: int = 0, page_token: str = ""
+    ) -> BlobPage:
+        """Return one page of a list; `page_token` is that of the page before, the rest but `page_size` the same."""
+        with checked():
+            request = pb.ListBlobsRequest(
+                prefix=prefix, delimiter=delimiter, start_after=start_after, page_size=page_size, page_token=page_token
+            )
+        return blob_page(self._calls.unary(self._stub.ListBlobs, request))

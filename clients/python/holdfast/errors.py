@@ -1,0 +1,220 @@
+"""Every failure that a call can end with, one class per different thing that a caller can do about it.
+
+HoldfastError
+├── InvalidArgument          mend the request: `field` says where, the message says which rule
+│   └── BrokenUpload         send it again, whole: what arrived is not what was declared
+├── NotFound                 it is not there
+├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
+├── AlreadyExists            the name is taken: `etag` and `sha256` (hex) of what is there are in `details`
+├── PreconditionFailed       read the fresh state first; or: this store cannot do that
+├── ReadOnly                 an operator has to make the store writable
+├── IntegrityFailed          the bytes are damaged, at rest or on their way: they are not to be used
+├── StorageFull              an operator has to make room
+├── Unavailable              try again, not before `retry_after_seconds`
+├── Overloaded               the same, and more slowly
+├── DeadlineExceeded         there was no answer in time
+├── Cancelled                the caller gave up
+└── InternalError            anything else: a fault of the server, or a call that it does not know
+
+`reason` names the case within a class: the `ErrorReason` of `types.proto` without its prefix. Where no such reason came
+(the connection broke, gRPC itself answered) it is the name of the gRPC status code, e.g. `UNAVAILABLE`.
+
+The classes mirror those of the server.
+"""
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+ERROR_DOMAIN = "holdfast"
+"""Of the `google.rpc.ErrorInfo` that the server sends."""
+
+
+class HoldfastError(Exception):
+    """A failure. `reason` and `details` (names and values involved) are for programs, `message` is for people."""
+
+    def __init__(self, reason: str, message: str, details: Mapping[str, str] | None = None) -> None:
+        self.reason = reason
+        self.message = message
+        self.details = dict(details or {})
+        # All of them, so that the error survives pickling on its way between processes.
+        super().__init__(reason, message, self.details)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidArgument(HoldfastError):
+    """The request breaks a rule; `field` is the proto name of the field that does, or empty."""
+
+    def __init__(self, reason: str, message: str, details: Mapping[str, str] | None = None, *, field: str = "") -> None:
+        super().__init__(reason, message, details)
+        self.field = field
+
+
+class BrokenUpload(InvalidArgument):
+    """What was sent is not what was declared, or not all of it."""
+
+
+class NotFound(HoldfastError):
+    """There is nothing of that name."""
+
+
+class RangeNotSatisfiable(HoldfastError):
+    """The range lies outside the blob."""
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The size of the blob; None if the server did not say."""
+        size = self.details.get("size_bytes", "")
+        return int(size) if size.isdecimal() else None
+
+
+class AlreadyExists(HoldfastError):
+    """The name is taken."""
+
+
+class PreconditionFailed(HoldfastError):
+    """If-match failed, or the blob changed while it was read."""
+
+
+class ReadOnly(HoldfastError):
+    """The store can be read but not written."""
+
+
+class IntegrityFailed(HoldfastError):
+    """The bytes are not the bytes that were written: damaged at rest, or on their way."""
+
+
+class StorageFull(HoldfastError):
+    """There is no room left."""
+
+
+class _TryAgain(HoldfastError):
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        details: Mapping[str, str] | None = None,
+        *,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(reason, message, details)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unavailable(_TryAgain):
+    """The server cannot be reached, or cannot answer now; `retry_after_seconds` is its advice, if it gave any."""
+
+
+class Overloaded(_TryAgain):
+    """Too many calls at once; `retry_after_seconds` is the server's advice, if it gave any."""
+
+
+class DeadlineExceeded(HoldfastError):
+    """There was no answer in time."""
+
+
+class Cancelled(HoldfastError):
+    """The caller gave the call up."""
+
+
+class InternalError(HoldfastError):
+    """Anything else: a fault of the server, or a call that it does not know."""
+
+
+CLASS_BY_REASON: dict[str, type[HoldfastError]] = {
+    "INTERNAL": InternalError,
+    "BLOB_NOT_FOUND": NotFound,
+    "INVALID_ADDRESS": InvalidArgument,
+    "INVALID_KEY": InvalidArgument,
+    "INVALID_DIGEST": InvalidArgument,
+    "INVALID_RANGE": InvalidArgument,
+    "INVALID_SIZE": InvalidArgument,
+    "INVALID_METADATA": InvalidArgument,
+    "INVALID_CONTENT_TYPE": InvalidArgument,
+    "INVALID_CONDITION": InvalidArgument,
+    "INVALID_PAGE_TOKEN": InvalidArgument,
+    "INVALID_PAGE_SIZE": InvalidArgument,
+    "INVALID_DELIMITER": InvalidArgument,
+    "INVALID_UPLOAD": InvalidArgument,
+    "TOO_LARGE": InvalidArgument,
+    "UPLOAD_INCOMPLETE": BrokenUpload,
+    "SIZE_MISMATCH": BrokenUpload,
+    "CHECKSUM_MISMATCH": BrokenUpload,
+    "RANGE_NOT_SATISFIABLE": RangeNotSatisfiable,
+    "ALREADY_EXISTS": AlreadyExists,
+    "CONTENT_CONFLICT": AlreadyExists,
+    "PRECONDITION_FAILED": PreconditionFailed,
+    "READ_ONLY": ReadOnly,
+    "INTEGRITY_FAILED": IntegrityFailed,
+    "BACKEND_UNAVAILABLE": Unavailable,
+    "DRAINING": Unavailable,
+    "STORAGE_FULL": StorageFull,
+    "QUOTA_EXCEEDED": StorageFull,
+    "OVERLOADED": Overloaded,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "CANCELLED": Cancelled,
+}
+"""Every `ErrorReason`."""
+
+_CLASS_BY_CODE: dict[grpc.StatusCode, type[HoldfastError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.OUT_OF_RANGE: RangeNotSatisfiable,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
+    grpc.StatusCode.DATA_LOSS: IntegrityFailed,
+    # gRPC's own refusal of too many calls; a full store says so by its reason.
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+}
+"""For answers without a reason that we know: gRPC's own, or a newer server's. The rest is `InternalError`."""
+
+_MESSAGE_BY_CODE = {
+    grpc.StatusCode.UNAVAILABLE: "no connection to {address}: {details}",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "{address} did not answer in time",
+    grpc.StatusCode.UNIMPLEMENTED: "{address} does not know this call: {details}",
+}
+"""What gRPC's own words lack."""
+
+
+def from_rpc_error(error: grpc.RpcError, address: str) -> HoldfastError:
+    """Return the error that a failed call to the server at `address` ended with."""
+    if not isinstance(error, grpc.Call):
+        return InternalError("UNKNOWN", f"{address}: {error}")
+    code: grpc.StatusCode = error.code()
+    info = error_details_pb2.ErrorInfo()
+    request = error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    found = _unpack_details(error, info, request, retry)
+    if info.domain == ERROR_DOMAIN:
+        reason, message = info.reason, error.details()
+    else:
+        reason = code.name
+        wording = _MESSAGE_BY_CODE.get(code, "{address} answered {code}: {details}")
+        message = wording.format(address=address, code=code.name, details=error.details())
+    kind = CLASS_BY_REASON.get(reason) or _CLASS_BY_CODE.get(code, InternalError)
+    details = dict(info.metadata)
+    if issubclass(kind, InvalidArgument):
+        field = request.field_violations[0].field if request.field_violations else ""
+        return kind(reason, message, details, field=field)
+    if issubclass(kind, _TryAgain):
+        seconds = retry.retry_delay.ToTimedelta().total_seconds() if retry in found else None
+        return kind(reason, message, details, retry_after_seconds=seconds)
+    return kind(reason, message, details)
+
+
+def _unpack_details(error: grpc.Call, *wanted: Message) -> list[Message]:
+    """Fill in those of the wanted messages that came with the error, and return them."""
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:  # the status in the details contradicts the call's own, which counts
+        return []
+    details = [] if status is None else status.details
+    return [message for message in wanted if any(detail.Unpack(message) for detail in details)]

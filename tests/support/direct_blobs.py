@@ -1,0 +1,119 @@
+"""A `BlobStore` without the wire, behind the methods of the client's `Blobs`: so that one suite runs on both."""
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import holdfast
+from holdfast_server.blobs.address import Address, BlobKey, ContentAddress, Layout
+from holdfast_server.blobs.store import BlobQuery, BlobStore
+from holdfast_server.objects.base import OVERWRITE, ObjectReader
+from holdfast_server.objects.body import Chunk, Declared
+from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch
+from holdfast_server.objects.info import Attributes, ObjectInfo
+from holdfast_server.objects.ranges import ByteRange, Range, Suffix
+
+
+class DirectReader:
+    """An `ObjectReader` with the methods of the client's `BlobReader`."""
+
+    def __init__(self, reader: ObjectReader) -> None:
+        self._reader = reader
+        self.info = _info(reader.info)
+        self.range = holdfast.ByteRange(reader.extent.offset, reader.extent.length)
+
+    def read(self) -> bytes:
+        return b"".join(chunk.data for chunk in self._reader)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.close()
+
+
+class DirectBlobs:
+    """A store with the methods of the client."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+
+    def put(
+        self,
+        key_or_content: str | holdfast.Content,
+        data: bytes,
+        *,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+        create_only: bool = False,
+        if_match_etag: str | None = None,
+    ) -> holdfast.PutResult:
+        condition: Condition = CreateOnly() if create_only else _if_match(if_match_etag)
+        put = self._store.put(
+            _address(key_or_content),
+            [Chunk(data), Declared()] if data else [Declared()],
+            condition=condition,
+            attributes=Attributes(content_type, metadata or {}),
+        )
+        return holdfast.PutResult(_info(put.blob), put.created)
+
+    def get(
+        self,
+        key_or_content: str | holdfast.Content,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        suffix_length: int | None = None,
+        exact: bool = False,
+        if_match_etag: str | None = None,
+    ) -> DirectReader:
+        wanted: Range = ByteRange(offset, length, exact) if suffix_length is None else Suffix(suffix_length, exact)
+        return DirectReader(self._store.get(_address(key_or_content), wanted, condition=_if_match(if_match_etag)))
+
+    def stat(self, key_or_content: str | holdfast.Content) -> holdfast.BlobInfo:
+        return _info(self._store.stat(_address(key_or_content)))
+
+    def delete(self, key_or_content: str | holdfast.Content, *, if_match_etag: str | None = None) -> bool:
+        return self._store.delete(_address(key_or_content), condition=_if_match(if_match_etag))
+
+    def list(
+        self, prefix: str = "", delimiter: str = "", start_after: str = "", page_size: int = 0
+    ) -> Iterator[holdfast.BlobEntry | holdfast.CommonPrefix]:
+        token = ""
+        while True:
+            page = self._store.list(BlobQuery(prefix, delimiter, start_after, page_size, token))
+            items: list[holdfast.BlobEntry | holdfast.CommonPrefix] = [
+                holdfast.BlobEntry(entry.name, record.size_bytes, record.etag, record.update_time)
+                for entry in page.entries
+                if (record := entry.record) is not None
+            ]
+            items += [holdfast.CommonPrefix(name) for name in page.common_prefixes]
+            yield from sorted(items, key=lambda item: item.key if isinstance(item, holdfast.BlobEntry) else item.prefix)
+            token = page.next_page_token
+            if not token:
+                return
+
+
+def _if_match(etag: str | None) -> Condition:
+    return OVERWRITE if etag is None else IfMatch(etag)
+
+
+def _address(key_or_content: str | holdfast.Content) -> Address:
+    if isinstance(key_or_content, str):
+        return BlobKey(key_or_content)
+    content = key_or_content
+    return ContentAddress(content.prefix, content.suffix, Layout[content.layout.name], content.sha256)
+
+
+def _info(info: ObjectInfo) -> holdfast.BlobInfo:
+    return holdfast.BlobInfo(
+        key=info.key.text,
+        size_bytes=info.size_bytes,
+        etag=info.etag,
+        sha256=info.sha256,
+        content_type=info.attributes.content_type,
+        metadata=dict(info.attributes.metadata),
+        update_time=info.update_time,
+    )
