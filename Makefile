@@ -1,10 +1,11 @@
 # The same verbs for people and CI. Everything that they need is set up on the way; only Python 3.11, Go, git and make
 # are taken for granted.
 #
-#   make serve   run the server on a filesystem store under ./data
+#   make serve   run the server on a filesystem store under ./data (or DATA=...)
 #   make test    all tests
 #   make check   lint, types, layers, generated code up to date, tests
 #   make bench   the benchmark table
+#   make grpcurl build grpcurl, for calls by hand
 #   make proto   lint the protos and generate the Python stubs
 
 PYTHON ?= python3
@@ -15,12 +16,19 @@ PROTO_BIN := $(PROTO_VENV)/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/holdfast
 GRPCURL_VERSION := v1.9.4
 GRPCURL := $(CACHE)/grpcurl-$(GRPCURL_VERSION)/grpcurl
+DATA ?= data
 # Options for pytest, e.g. `make test PYTEST="-k blobs"`.
 PYTEST ?= -n 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lint types layers proto proto-check breaking bench setup clean
+.DEFAULT_GOAL := help
+.PHONY: help serve grpcurl test check lint types layers proto proto-check breaking bench setup clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+grpcurl: $(BIN)/grpcurl
 
 setup: $(VENV)/.done $(BIN)/grpcurl
 
@@ -43,7 +51,7 @@ $(BIN)/grpcurl: $(VENV)/.done $(GRPCURL)
 	ln -sf $(GRPCURL) $@
 
 serve: $(VENV)/.done
-	$(BIN)/holdfast-server serve --data-dir data
+	$(BIN)/holdfast-server serve --data-dir $(DATA)
 
 test: setup
 	$(BIN)/python -m pytest $(PYTEST)

@@ -45,11 +45,11 @@ def serve(
     """Serve until SIGTERM or SIGINT. Every setting is also a variable HOLDFAST_*, and a line in the file."""
     given: dict[str, Any] = {"listen": listen or None, "http": http, "data_dir": data_dir}
     try:
-        settings = config.load({name: value for name, value in given.items() if value is not None}, config_file)
-        logs.configure(settings.log_level, settings.log_format)
+        chosen = config.load({name: value for name, value in given.items() if value is not None}, config_file)
+        logs.configure(chosen.log_level, chosen.log_format)
         for name in config.unknown_variables():
             logs.log.warning("Unknown variable in the environment", extra={"fields": {"name": name}})
-        code = app.serve(settings)
+        code = app.serve(chosen)
     except config.ConfigError as error:
         typer.echo(f"holdfast-server: {error}", err=True)
         code = EX_CONFIG
@@ -57,6 +57,13 @@ def serve(
         typer.echo(f"holdfast-server: {error}", err=True)
         code = 1
     raise typer.Exit(code)
+
+
+@cli.command()
+def settings() -> None:
+    """List every setting: its name in the file, its variable, its default, and what it does."""
+    for setting in config.describe():
+        typer.echo(f"{setting.name}\n  {setting.variable}={setting.default}\n  {setting.description}")
 
 
 def main() -> None:

@@ -4,10 +4,13 @@ This module alone reads the environment. In variables, sections are joined by tw
 """
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -187,15 +190,52 @@ def load(flags: dict[str, Any], config_file: Path | None = None) -> Settings:
     return settings
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A setting for people: its name in the file (`section.name`), its variable, its default, and what it does."""
+
+    name: str
+    variable: str
+    default: str
+    description: str
+
+
+def describe() -> list[Described]:
+    """Return all settings that can be given, in the order in which they stand here."""
+    return [
+        _described(name, field)
+        for name, field in _flattened(Settings)
+        if name != "s3"  # nothing of it can be given yet
+    ]
+
+
 def unknown_variables() -> list[str]:
     """Return the `HOLDFAST_*` variables that no setting has.
 
     They are no error: Kubernetes puts `HOLDFAST_SERVICE_HOST` and its like there for a service of our name.
     """
-    known = {f"{ENV_PREFIX}CONFIG"}
-    for name, field in Settings.model_fields.items():
-        known.add(f"{ENV_PREFIX}{name}".upper())
+    known = {f"{ENV_PREFIX}CONFIG", *(setting.variable for setting in describe())}
+    return sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name.upper() not in known)
+
+
+def _flattened(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            known.update(f"{ENV_PREFIX}{name}__{inner}".upper() for inner in section.model_fields)
-    return sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name.upper() not in known)
+            yield from _flattened(section, f"{name}.")
+        else:
+            yield prefix + name, field
+
+
+def _described(name: str, field: FieldInfo) -> Described:
+    default = field.default
+    if default is None:
+        text = ""
+    elif isinstance(default, tuple):
+        text = ",".join(default)
+    elif isinstance(default, bool):
+        text = str(default).lower()
+    else:
+        text = f"{default:g}" if isinstance(default, float) else str(default)
+    variable = ENV_PREFIX + name.replace(".", "__").upper()
+    return Described(name, variable, text, field.description or "")
