@@ -10,6 +10,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast_server.objects.filesystem.disk import make_directory
+
 FORMAT = 1
 
 _HARMLESS = frozenset({"lost+found"})
@@ -41,7 +43,7 @@ def open_data_directory(path: Path) -> DataDirectory:
     path = path.absolute()
     marker = path / "holdfast" / "store"
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path)
         if not marker.exists():
             foreign = sorted({entry.name for entry in path.iterdir()} - _HARMLESS - {"holdfast", "objects"})
             if foreign:
@@ -56,7 +58,7 @@ def open_data_directory(path: Path) -> DataDirectory:
 
 def _create(marker: Path) -> None:
     """Write the marker in one step; of several processes that do so at once, one wins."""
-    marker.parent.mkdir(mode=0o700, exist_ok=True)
+    make_directory(marker.parent)
     temporary = marker.with_name(f"store.{uuid.uuid4().hex}")
     content = json.dumps({"format": FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
     try:
@@ -70,12 +72,11 @@ def _create(marker: Path) -> None:
             return
     finally:
         temporary.unlink(missing_ok=True)
-    for directory in (marker.parent, marker.parent.parent):
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    fd = os.open(marker.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _store_id(marker: Path) -> str:

@@ -3,8 +3,10 @@
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from holdfast_server.errors import HoldfastError, ReadOnly, Reason, StorageFull, Unavailable
 
@@ -18,9 +20,21 @@ class Disk:
         """Open a file, never following a symbolic link at its last step, nor waiting for the other end of a pipe."""
         return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode, dir_fd=dir_fd)
 
+    def open_regular(self, name: bytes, *, dir_fd: int) -> int:
+        """Open a regular file for reading. Anything else is ENXIO, as the kernel itself says of a socket."""
+        fd = self.open(name, os.O_RDONLY, dir_fd=dir_fd)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            self.close(fd)
+            raise OSError(errno.ENXIO, "not a regular file")
+        return fd
+
     def close(self, fd: int) -> None:
-        """Close a file."""
-        os.close(fd)
+        """Close a file. What was written is not lost with an error here: it was synced, or is thrown away."""
+        try:
+            os.close(fd)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise  # a fault of ours; on any other error the file is closed all the same
 
     def size(self, fd: int) -> int:
         """Return a file's size in bytes."""
@@ -94,6 +108,21 @@ class Disk:
         except BlockingIOError:
             return False
         return True
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, each synced in its parent, so that they survive a loss of power.
+
+    The last one's parent is synced even where it is there: whoever made it may have died before that.
+    """
+    if not path.parent.exists():
+        make_directory(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
 
 
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}

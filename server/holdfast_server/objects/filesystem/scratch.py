@@ -33,11 +33,15 @@ class Scratch:
     def __init__(self, disk: Disk, parent_fd: int) -> None:
         self._disk = disk
         self._numbers = itertools.count()
-        _sweep(disk, parent_fd)
         self._parent_fd = parent_fd
+        _sweep(disk, parent_fd)
         self._name, self._lock_fd = _claim(disk, parent_fd)
-        disk.mkdir(self._name, parent_fd)
-        self._dir_fd = disk.open(self._name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent_fd)
+        try:
+            disk.mkdir(self._name, parent_fd)
+            self._dir_fd = disk.open(self._name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent_fd)
+        except BaseException:
+            disk.close(self._lock_fd)  # or else no later start could sweep what is there
+            raise
 
     @contextmanager
     def file(self) -> Iterator[ScratchFile]:
@@ -51,12 +55,10 @@ class Scratch:
         finally:
             # Also on KeyboardInterrupt and GeneratorExit: nobody else removes it before the process ends. A failure to
             # remove it must not hide why the block failed; the next start sweeps what is left.
-            try:
-                disk.close(fd)
-            finally:
-                if not file.published:
-                    with suppress(OSError):
-                        disk.unlink(name, self._dir_fd)
+            disk.close(fd)
+            if not file.published:
+                with suppress(OSError):
+                    disk.unlink(name, self._dir_fd)
 
     def close(self) -> None:
         """Remove the directory and let the lock go."""
@@ -75,8 +77,12 @@ def _claim(disk: Disk, parent_fd: int) -> tuple[bytes, int]:
         name = secrets.token_hex(8).encode()
         lock_name = name + _LOCK_SUFFIX
         fd = disk.open(lock_name, os.O_RDWR | os.O_CREAT | os.O_EXCL, dir_fd=parent_fd)
-        if disk.try_lock(fd) and _is_linked(fd):
-            return name, fd
+        try:
+            if disk.try_lock(fd) and _is_linked(fd):
+                return name, fd
+        except BaseException:
+            disk.close(fd)
+            raise
         disk.close(fd)  # a sweep came between, took it for a dead one's, and removes it
 
 

@@ -30,7 +30,7 @@ from holdfast_server.objects.base import (
 from holdfast_server.objects.body import Body, Chunk
 from holdfast_server.objects.conditions import Condition, Overwrite
 from holdfast_server.objects.filesystem import record
-from holdfast_server.objects.filesystem.disk import Disk, os_errors_translated
+from holdfast_server.objects.filesystem.disk import Disk, make_directory, os_errors_translated
 from holdfast_server.objects.filesystem.locks import Locks
 from holdfast_server.objects.filesystem.scratch import Scratch, ScratchFile
 from holdfast_server.objects.filesystem.tree import Tree
@@ -88,6 +88,7 @@ class FilesystemStore(ObjectStore):
     ) -> None:
         self._disk = disk or Disk()
         self._store_id = store_id
+        make_directory(root)
         with ExitStack() as stack:
             tree_fd = self._open_directory(root / "tree", stack)
             locks_fd = self._open_directory(root / "locks", stack)
@@ -99,15 +100,9 @@ class FilesystemStore(ObjectStore):
             self._resources = stack.pop_all()
 
     def _open_directory(self, path: Path, stack: ExitStack) -> int:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path)
         fd = self._disk.open(str(path), _DIRECTORY_FLAGS)
         stack.callback(self._disk.close, fd)
-        for ancestor in (path.parent, path.parent.parent):  # `root` and what it is in: they may be new
-            parent = self._disk.open(str(ancestor.resolve()), _DIRECTORY_FLAGS)
-            try:
-                self._disk.fsync(parent)
-            finally:
-                self._disk.close(parent)
         return fd
 
     def describe(self) -> Description:

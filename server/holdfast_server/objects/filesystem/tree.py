@@ -26,7 +26,8 @@ _REMOVAL_TIMEOUT_SECONDS = 0.02
 
 _MOST_REMEMBERED_DIRECTORIES = 100_000
 
-_LINK_IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR}
+_FOREIGN = {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
+"""What the kernel says of a link, of a file that should be a directory, and of what is no regular file."""
 
 
 class Tree:
@@ -53,7 +54,7 @@ class Tree:
         """Open the key's file for reading; the caller closes it. Raises `ObjectNotFound`."""
         try:
             with self._parent(key) as parent:
-                return self._disk.open(_file_name(key), os.O_RDONLY, dir_fd=parent)
+                return self._disk.open_regular(_file_name(key), dir_fd=parent)
         except FileNotFoundError:
             raise ObjectNotFound(key) from None
         except OSError as error:
@@ -83,14 +84,12 @@ class Tree:
             with self._parent(key) as parent:
                 self._disk.unlink(_file_name(key), parent)
                 self._disk.fsync(parent)
-                emptied = next(self._disk.scan(parent), None) is None
         except FileNotFoundError:
             return False
         except OSError as error:
             raise _named(error, key) from None
-        if emptied:
-            with suppress(OSError, HoldfastError):  # the object is gone; an empty directory is not worth failing for
-                self._remove_empty_parents(key)
+        with suppress(OSError, HoldfastError):  # the object is gone; an empty directory is not worth failing for
+            self._remove_empty_parents(key)
         return True
 
     def list(
@@ -121,7 +120,7 @@ class Tree:
         except FileNotFoundError:
             return  # removed while it was listed
         except OSError as error:
-            if error.errno not in _LINK_IN_THE_WAY:
+            if error.errno not in _FOREIGN:
                 raise
 
     def _candidates(self, fd: int, base: str, query: ListQuery, start: str) -> Iterator[str]:
@@ -130,10 +129,10 @@ class Tree:
             is_directory = name.endswith(_DIRECTORY_SUFFIX)
             if not is_directory and not name.endswith(_FILE_SUFFIX):
                 continue
-            try:
-                text = base + name[:-_SUFFIX_BYTES].decode()
-            except UnicodeDecodeError:
-                continue  # not ours: keys are UTF-8
+            segment = _segment(name)
+            if not segment:
+                continue
+            text = base + segment
             if is_directory:
                 text += "/"
                 wanted = (text.startswith(query.prefix) or query.prefix.startswith(text)) and text not in query.skip
@@ -145,11 +144,11 @@ class Tree:
     def _entry(self, parent: int, name: str, record_of: Callable[[int, ObjectKey], EntryRecord | None]) -> Entry | None:
         try:
             key = ObjectKey(name)
-            fd = self._disk.open(_file_name(key), os.O_RDONLY, dir_fd=parent)
+            fd = self._disk.open_regular(_file_name(key), dir_fd=parent)
         except (FileNotFoundError, InvalidArgument):
             return None  # deleted while it was listed; or not ours: no put makes such a name
         except OSError as error:
-            if error.errno in _LINK_IN_THE_WAY:
+            if error.errno in _FOREIGN:
                 return None
             raise
         try:
@@ -169,10 +168,14 @@ class Tree:
                     if name.endswith(_FILE_SUFFIX):
                         return True
                     if name.endswith(_DIRECTORY_SUFFIX):
-                        below.append(os.fsdecode(name[:-_SUFFIX_BYTES]))
-        except OSError:
-            return False  # removed while it was listed, or a link
-        return any(self._holds_any((*directory, segment), prefix, start) for segment in below)
+                        below.append(name)
+        except FileNotFoundError:
+            return False  # removed while it was listed
+        except OSError as error:
+            if error.errno in _FOREIGN:
+                return False
+            raise
+        return any(self._holds_any((*directory, segment), prefix, start) for segment in map(_segment, below) if segment)
 
     def _parent(self, key: ObjectKey) -> "_OpenDirectory":
         return self._directory([_directory_name(segment) for segment in key.segments[:-1]])
@@ -204,8 +207,9 @@ class Tree:
 
     def _remove_empty_parents(self, key: ObjectKey) -> None:
         names = [_directory_name(segment) for segment in key.segments[:-1]]
-        if not names:
-            return
+        with self._directory(names) as parent:
+            if not names or next(self._disk.scan(parent), None) is not None:
+                return
         with self._locks.of_removal(_REMOVAL_TIMEOUT_SECONDS) as alone:
             while alone and names:
                 last = names.pop()
@@ -241,11 +245,19 @@ def _file_name(key: ObjectKey) -> bytes:
     return key.text.rpartition("/")[2].encode() + _FILE_SUFFIX
 
 
+def _segment(name: bytes) -> str:
+    """Return the segment of a key that a name stands for; empty for one that is not ours, since keys are UTF-8."""
+    try:
+        return name[:-_SUFFIX_BYTES].decode()
+    except UnicodeDecodeError:
+        return ""
+
+
 def _directory_name(segment: str) -> bytes:
     return segment.encode() + _DIRECTORY_SUFFIX
 
 
 def _named(error: OSError, key: ObjectKey) -> Exception:
-    if error.errno in _LINK_IN_THE_WAY:
+    if error.errno in _FOREIGN:
         return IntegrityFailed(key.text, "a symbolic link or a foreign file stands in its place")
     return error

@@ -1,0 +1,74 @@
+"""The README is run: its commands as printed, in order, against a server; what it shows is what comes out."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast_server import config
+from tests.support.documents import blocks, form, run, steps
+from tests.support.server_process import ServerProcess
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+
+def environment(server: ServerProcess, home: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "HOLDFAST_ADDRESS": server.address,
+        "LANG": "C.UTF-8",
+    }
+
+
+@pytest.mark.timeout(300)
+def test_the_tour_does_what_it_shows(filesystem_server: ServerProcess, tmp_path: Path) -> None:
+    server = filesystem_server
+    env = environment(server, tmp_path)
+    ran = 0
+    for block in blocks(README, "console"):
+        for step in steps(block):
+            command = step.command.replace("127.0.0.1:4653", server.address).replace("127.0.0.1:4654", server.http)
+            assert form(run(command, tmp_path, env)) == form(step.output), command
+            ran += 1
+    assert ran >= 10
+
+
+def test_the_python_example_runs(filesystem_server: ServerProcess, tmp_path: Path) -> None:
+    examples = blocks(README, "python")
+    assert examples
+    for example in examples:
+        code = example.replace("127.0.0.1:4653", filesystem_server.address)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_make_serve_serves_a_directory(tmp_path: Path) -> None:
+    env = {**os.environ, "HOLDFAST_LISTEN": "127.0.0.1:0", "HOLDFAST_HTTP": "127.0.0.1:0"}
+    command = ["make", "--no-print-directory", "serve", f"DATA={tmp_path / 'data'}"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert any("Server ready" in line for line in process.stderr)
+        wait_until((tmp_path / "data" / "objects" / "tree").is_dir)
+        process.terminate()
+
+
+@pytest.mark.parametrize("setting", config.describe(), ids=lambda setting: setting.name)
+def test_every_setting_is_in_the_table_as_it_is(setting: config.Described) -> None:
+    default = f"`{setting.default}`" if setting.default else ""
+    assert f"| `{setting.variable}` | {default} | {setting.description} |" in README
+
+
+def test_only_services_that_exist_are_in_the_table() -> None:
+    for absent in ("CheckpointStore", "ChunkCache", "BlockStore"):
+        assert f"| `{absent}`" not in README
+    assert "| `BlobStore` |" in README
