@@ -22,8 +22,8 @@ _CHANNEL_OPTIONS = (
     # A sidecar is called directly, whatever `http_proxy` says about the web.
     ("grpc.enable_http_proxy", 0),
     # Else gRPC refuses every call for a second or more after a failed connect, and further tries would be in vain.
+    # (`min_reconnect_backoff_ms` is another thing, the least time for connecting, and stays at its 20 seconds.)
     ("grpc.initial_reconnect_backoff_ms", round(FIRST_BACKOFF_SECONDS / 2 * 1000)),
-    ("grpc.min_reconnect_backoff_ms", round(FIRST_BACKOFF_SECONDS / 2 * 1000)),
     ("grpc.max_reconnect_backoff_ms", round(MAX_BACKOFF_SECONDS / 2 * 1000)),
 )
 """Message sizes keep gRPC's default of 4 MiB: no message of Holdfast comes near it."""

@@ -53,7 +53,7 @@ class BlobReader(Iterator[bytes]):
         self._end = self.range.offset + self.range.length
         self._sha256 = hashlib.sha256() if self.range.length == self.info.size_bytes else None
         self._tries = calls.retrier.begin()
-        self._tried_at = self._position
+        self._tried_at: int | None = None
 
     def read(self) -> bytes:
         """Return all bytes that are left. Raises what iterating raises."""
@@ -86,11 +86,6 @@ class BlobReader(Iterator[bytes]):
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        """Let go of a download that nobody closed."""
-        if hasattr(self, "_stream"):
-            self._release()
-
     def _release(self) -> None:
         if self._stream is not None:
             self._stream.cancel()
@@ -120,7 +115,7 @@ class BlobReader(Iterator[bytes]):
         return None
 
     def _resumed(self, error: Unavailable | Overloaded) -> "_Stream":
-        if self._position > self._tried_at:
+        if self._position != self._tried_at:
             self._tries = self._calls.retrier.begin()
             self._tried_at = self._position
         request = pb.GetBlobRequest(

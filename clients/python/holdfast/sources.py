@@ -28,7 +28,7 @@ class _Seekable(Protocol):
     def tell(self) -> int: ...
 
 
-Data = bytes | bytearray | memoryview | Path | BinaryIO | Readable | Iterable[bytes]
+Data = bytes | bytearray | memoryview | Path | BinaryIO | Readable | Iterable[bytes | bytearray | memoryview]
 """What can be uploaded."""
 
 
@@ -104,7 +104,7 @@ class _Path(Source):
 class _Iterable(Source):
     can_rewind = False
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[bytes | bytearray | memoryview]) -> None:
         self._chunks = chunks
 
     @contextmanager
@@ -127,7 +127,7 @@ def source_of(data: Data) -> Source:
     raise TypeError(f"data is neither bytes, Path, binary file nor iterable, but {type(data).__name__}")
 
 
-def _repacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _repacked(chunks: Iterable[bytes | bytearray | memoryview]) -> Iterator[bytes]:
     """Yield the same bytes in pieces of 1 MiB. What is kept is copied: a source may use its buffer again."""
     gathered: list[bytes] = []
     room = PIECE_BYTES

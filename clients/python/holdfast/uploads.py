@@ -15,7 +15,7 @@ import google_crc32c
 import grpc
 
 from holdfast.calls import Calls
-from holdfast.errors import BrokenUpload, DeadlineExceeded, IntegrityFailed
+from holdfast.errors import BrokenUpload, Cancelled, DeadlineExceeded, IntegrityFailed
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1.types_pb2 import DataChunk, UploadTrailer
 
@@ -133,14 +133,16 @@ def send(
     try:
         sent = 0
         for message, data_bytes in chain([first], messages):
-            if not outbox.put(message, timeout_seconds):
-                break  # the server has answered already
             if progress is not None and data_bytes:
                 sent += data_bytes
-                progress(sent, requests.declared_bytes)
+                progress(sent, requests.declared_bytes)  # before the last bytes leave, since it can fail too
+            if not outbox.put(message, timeout_seconds):
+                break  # the server has answered already
         outbox.end()
         with calls.translated():
             response = call.result(timeout_seconds)
+    except grpc.FutureCancelledError:
+        raise Cancelled("CANCELLED", "the client was closed during an upload") from None
     except (_Stalled, grpc.FutureTimeoutError):
         silence = f"{calls.address} took no data, or gave no answer, for {timeout_seconds:g} s"
         raise DeadlineExceeded("DEADLINE_EXCEEDED", silence) from None

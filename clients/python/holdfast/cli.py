@@ -1,0 +1,185 @@
+"""The command `holdfast`: global options, exit codes, and what becomes of errors."""
+
+import signal
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Annotated, Protocol, runtime_checkable
+
+import typer
+
+from holdfast import blob_commands, errors
+from holdfast.retrying import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS
+from holdfast.session import DEFAULT_ADDRESS, Session
+from holdfast.terminal import Output, OutputClosed, open_closed_streams
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_OUTPUT_CLOSED = 128 + signal.SIGPIPE
+"""As shells have it."""
+
+_EXIT_CODES: tuple[tuple[type[errors.HoldfastError], int], ...] = (
+    (errors.InvalidArgument, EXIT_USAGE),
+    (errors.NotFound, 3),
+    (errors.AlreadyExists, 4),
+    (errors.PreconditionFailed, 4),
+    (errors.IntegrityFailed, 5),
+    (errors.Unavailable, 6),
+    (errors.Overloaded, 6),
+    (errors.DeadlineExceeded, 6),
+)
+"""A class stands for its subclasses too; all others are `EXIT_FAILURE`."""
+
+_EPILOG = """**Exit codes**
+
+- 0: done
+- 1: another failure, e.g. of a local file, or a full store
+- 2: wrong usage, or an argument that breaks a rule
+- 3: there is no such blob
+- 4: a condition failed: --create-only, --if-match, or other bytes under a content address
+- 5: the bytes are damaged
+- 6: the server cannot be reached, is overloaded, or did not answer in time
+- 130: interrupted
+- 141: whoever read the output has gone
+"""
+
+cli = typer.Typer(
+    name="holdfast",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+server = typer.Typer(help="Ask about the server.", no_args_is_help=True)
+cli.add_typer(blob_commands.blob, name="blob")
+cli.add_typer(server, name="server")
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it)
+    if wanted:
+        typer.echo(f"holdfast {version('holdfast')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _root(
+    context: typer.Context,
+    *,
+    address: Annotated[
+        str, typer.Option(envvar="HOLDFAST_ADDRESS", help="The server: host:port or unix:/path.")
+    ] = DEFAULT_ADDRESS,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds that a call may take, or a transfer may stand still.")
+    ] = DEFAULT_TIMEOUT_SECONDS,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries of what is safe to repeat.")] = DEFAULT_RETRIES,
+    as_json: Annotated[bool, typer.Option("--json", help="Results and errors as JSON, for machines.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Store blobs on a Holdfast server and fetch them: whole and verified, or not at all."""
+    if not address:
+        raise typer.BadParameter("it is empty", param_hint="--address")
+    session: Session = context.obj
+    session.output.as_json = as_json
+    session.address, session.timeout, session.retries = address, timeout, retries
+
+
+@server.command("info")
+def _info(context: typer.Context) -> None:
+    """Tell what the server is and what it can do."""
+    session: Session = context.obj
+    with session.connect() as client:
+        info = client.server_info()
+    if session.output.as_json:
+        session.output.document(asdict(info))
+        return
+    rows = {"version": info.version}
+    for service in info.services:
+        backend = service.backend
+        facts = [backend.name, f"durability {backend.durability}", f"conditions {backend.condition_mode}"]
+        facts.append("nested keys" if backend.nested_keys else "no nested keys")
+        if backend.store_id:
+            facts.append(f"store {backend.store_id}")
+        rows[service.name] = ", ".join(facts)
+    session.output.table(rows | {name: str(limit) for name, limit in asdict(info.limits).items()})
+
+
+@runtime_checkable
+class _UsageError(Protocol):
+    """click's ClickException, which newer versions of typer carry along under a private name."""
+
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
+def exit_code_of(error: errors.HoldfastError) -> int:
+    """Return the exit code that an error comes with."""
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), EXIT_FAILURE)
+
+
+def _run(output: Output, arguments: list[str]) -> int:
+    try:
+        code: int | None = typer.main.get_command(cli).main(
+            arguments, prog_name="holdfast", standalone_mode=False, obj=Session(output)
+        )
+        output.flush()
+    except OutputClosed:
+        output.discard()
+        return EXIT_OUTPUT_CLOSED
+    return code or 0
+
+
+def _report(output: Output, error: Exception) -> int:
+    if isinstance(error, errors.HoldfastError):
+        code = exit_code_of(error)
+        message = error.message
+    elif isinstance(error, _UsageError):
+        code = error.exit_code
+        if not error.format_message():  # no arguments: the help was printed instead
+            return code
+        message = error.format_message()
+        if (context := getattr(error, "ctx", None)) is not None:
+            message += f" (see {context.command_path} --help)"
+    elif isinstance(error, OSError):
+        code = EXIT_FAILURE
+        message = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
+    else:
+        code = EXIT_FAILURE
+        message = f"unexpected {type(error).__name__}: {error}"
+    output.error(message, code, error)
+    try:
+        output.flush()
+    except (OutputClosed, OSError):
+        output.discard()
+    return code
+
+
+class _Signals:
+    """Ends the command at a signal, with everything half done undone. `received` is the signal that came, or 0."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, _frame: object) -> None:
+        self.received = number
+        raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Run the command line, and exit with its code."""
+    open_closed_streams()
+    signals = _Signals()
+    arguments = sys.argv[1:]
+    # Until the options are parsed: a wrong option is told in the form that was asked for.
+    output = Output(as_json="--json" in arguments)
+    try:
+        code = _run(output, arguments)
+    except Exception as error:  # noqa: BLE001 (nobody should have to read a traceback)
+        # A signal that comes while gRPC waits on a lock can come out as a RuntimeError about the lock.
+        code = 128 + signals.received if signals.received else _report(output, error)
+    sys.exit(code)
