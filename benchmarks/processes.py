@@ -1,0 +1,114 @@
+"""Server processes, ours and the ceiling: started on free loopback ports, watched from outside, and ended."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.02
+_READY = re.compile(r"Server ready .*grpc=(\S+)")
+_PASSED_ON = ("HOLDFAST_ALLOCATOR__", "HOLDFAST_RPC__")
+"""Variables that both servers get, so that a setting can be tried; all other settings are the defaults."""
+
+_REPOSITORY = Path(__file__).parents[1]
+
+
+class ServerProcess:
+    """A server as a process. It logs to `log`, a file, as one under a supervisor does.
+
+    Raises `RuntimeError` with the log if it does not become ready.
+    """
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("HOLDFAST_") or name.startswith(_PASSED_ON)
+        }
+        with log.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=_REPOSITORY,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+        self._cpu_clock = _cpu_clock(self._process.pid)
+        self._memory = psutil.Process(self._process.pid)
+        try:
+            self.address = self._wait_until_ready(log)
+        except BaseException:
+            self.stop()
+            raise
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds, of user and system, that it has used so far."""
+        return time.clock_gettime(self._cpu_clock)
+
+    def resident_bytes(self) -> int:
+        """Return how much of it is in memory now."""
+        return int(self._memory.memory_info().rss)
+
+    def stop(self) -> None:
+        """End it, and wait until it is gone."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _wait_until_ready(self, log: Path) -> str:
+        end = time.monotonic() + _START_SECONDS
+        while self._process.poll() is None and time.monotonic() < end:
+            if ready := _READY.search(log.read_text()):
+                return ready[1]
+            time.sleep(_POLL_SECONDS)
+        raise RuntimeError("a server did not start:\n" + log.read_text())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def ceiling(directory: Path) -> ServerProcess:
+    """Start the bare server; its log is in `directory`."""
+    return ServerProcess(["benchmarks.ceiling"], directory / "ceiling.log")
+
+
+def memory_server(directory: Path) -> ServerProcess:
+    """Start our server on the memory backend; its log is in `directory`."""
+    return ServerProcess(_holdfast(), directory / "memory.log")
+
+
+def filesystem_server(directory: Path, data: Path | None = None) -> ServerProcess:
+    """Start our server on files below `data`, else below `directory`, where its log is, too."""
+    data = data or directory / "data"
+    return ServerProcess([*_holdfast(), "--data-dir", str(data)], directory / f"{data.name}.log")
+
+
+def _holdfast() -> list[str]:
+    return ["holdfast_server", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+
+
+def _cpu_clock(pid: int) -> int:
+    """Return the clock of a process's CPU time, in nanoseconds where /proc counts ticks of 10 ms.
+
+    What clock_getcpuclockid(3) of Linux returns, from the kernel's posix-timers.h: CPUCLOCK_SCHED, per process.
+    """
+    return (~pid << 3) | 2
