@@ -7,10 +7,11 @@ holds anything else is not ours and is left alone.
 import json
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast_server.objects.filesystem.disk import make_directory
+from holdfast_server.objects.filesystem.disk import make_directory, sync_directory
 
 FORMAT = 1
 
@@ -66,17 +67,11 @@ def _create(marker: Path) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        try:
+        with suppress(FileExistsError):
             os.link(temporary, marker)
-        except FileExistsError:
-            return
     finally:
         temporary.unlink(missing_ok=True)
-    fd = os.open(marker.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(marker.parent)
 
 
 def _store_id(marker: Path) -> str:

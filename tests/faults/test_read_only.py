@@ -107,3 +107,17 @@ def test_a_server_that_cannot_write_its_directory_says_so_in_a_line_and_ends(
         ServerProcess(data, wrapper=wrapper)
     assert "Traceback" not in str(ended.value)
     assert "holdfast-server: the filesystem backend cannot be opened" in str(ended.value)
+
+
+def test_a_server_starts_below_a_directory_that_it_may_only_pass_through(tmp_path: Path, wrapper: list[str]) -> None:
+    passage = tmp_path / "passage"
+    (passage / "data").mkdir(parents=True)
+    passage.chmod(0o311)
+    try:
+        with (
+            ServerProcess(passage / "data", wrapper=wrapper) as server,
+            grpc.insecure_channel(server.address) as channel,
+        ):
+            assert put(stub_of(channel), "some/key", DATA).size_bytes == len(DATA)
+    finally:
+        passage.chmod(WRITABLE)

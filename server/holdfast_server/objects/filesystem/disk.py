@@ -117,12 +117,23 @@ def make_directory(path: Path) -> None:
     """
     if not path.parent.exists():
         make_directory(path.parent)
+    found = path.exists()
     path.mkdir(mode=0o700, exist_ok=True)
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(parent)
+        sync_directory(path.parent)
+    except PermissionError:
+        if not found:
+            raise
+        # It was made for us in a place that we may only pass through: its maker had to see to that.
+
+
+def sync_directory(path: Path) -> None:
+    """Make a directory's entries survive a loss of power."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
     finally:
-        os.close(parent)
+        os.close(fd)
 
 
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
