@@ -17,8 +17,7 @@ from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1 import blob_store_pb2_grpc
 from holdfast_server import config
 from holdfast_server.rpc.allocator import AllocatorOptions, tune
-from holdfast_server.rpc.server import ServerOptions
-from holdfast_server.rpc.server import _channel_options as channel_options
+from holdfast_server.rpc.server import ServerOptions, channel_options
 
 SINK = "sink"
 HASHING_SINK = "hashing-sink"

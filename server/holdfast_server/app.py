@@ -14,7 +14,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector, disable_created_metrics
 
 from holdfast.v1 import blob_store_pb2_grpc, server_pb2, server_pb2_grpc
-from holdfast_server import __version__
+from holdfast_server import __version__, logs
 from holdfast_server.blobs.service import SERVICE_NAME as BLOB_STORE
 from holdfast_server.blobs.service import BlobStoreService
 from holdfast_server.blobs.store import MAX_PAGE_SIZE, BlobStore
@@ -27,6 +27,7 @@ from holdfast_server.objects.key import MAX_KEY_BYTES, MAX_SEGMENT_BYTES
 from holdfast_server.objects.measured import MeasuredStore, ObjectMetrics
 from holdfast_server.objects.registry import BACKENDS, BackendOptions
 from holdfast_server.rpc.allocator import AllocatorOptions, tune
+from holdfast_server.rpc.handlers import CALL_FINISHED, LogCall, access_log
 from holdfast_server.rpc.probes import Probes
 from holdfast_server.rpc.server import BindError, Register, RpcServer, ServerOptions
 from holdfast_server.rpc.uploads import MAX_CHUNK_BYTES
@@ -73,7 +74,7 @@ def running(settings: Settings) -> Iterator[App]:
         info = ServerInfoService(__version__, _limits(settings), descriptions)
         services[SERVER] = partial(server_pb2_grpc.add_ServerServicer_to_server, info)
 
-        rpc = RpcServer(_server_options(settings), services, registry)
+        rpc = RpcServer(_server_options(settings), services, registry, log=_log_call(settings))
         try:
             probes = _probes(settings, registry, rpc)
             if probes is not None:
@@ -157,6 +158,12 @@ class _Stores:
         return self._open[backend]
 
 
+def _log_call(settings: Settings) -> LogCall:
+    if settings.log_level in ("debug", "info"):
+        return logs.line_writer(CALL_FINISHED, access_log.name, settings.log_format)
+    return lambda _fields: None
+
+
 def _server_options(settings: Settings) -> ServerOptions:
     return ServerOptions(
         listen=settings.listen,
@@ -164,6 +171,7 @@ def _server_options(settings: Settings) -> ServerOptions:
         keepalive_seconds=settings.rpc.keepalive_seconds,
         keepalive_timeout_seconds=settings.rpc.keepalive_timeout_seconds,
         min_ping_seconds=settings.rpc.min_ping_seconds,
+        window_bytes=settings.rpc.window_bytes,
     )
 
 

@@ -79,6 +79,12 @@ class RpcSettings(_Section):
         default=_RPC.keepalive_timeout_seconds, gt=0, description="An unanswered ping closes the connection after it."
     )
     min_ping_seconds: float = Field(default=_RPC.min_ping_seconds, ge=0, description="Clients may ping no more often.")
+    window_bytes: int = Field(
+        default=_RPC.window_bytes,
+        ge=64 << 10,
+        le=64 << 20,
+        description="An upload's flow-control window; more is for clients that are far away, and costs memory.",
+    )
 
 
 class AllocatorSettings(_Section):

@@ -5,14 +5,18 @@ Fields come with `extra={"fields": {...}}`. Never in them: payload, secrets, ano
 
 import json
 import logging
+import os
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Literal
 
 LogFormat = Literal["text", "json"]
 
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/:+@%,[]")
+_PLAIN = re.compile(r"[a-zA-Z0-9\-._~/:+@%,\[\]]+")
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
@@ -20,8 +24,29 @@ def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
     return fields
 
 
-def _timestamp(record: logging.LogRecord) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def _timestamp(moment: float) -> str:
+    seconds = int(moment)
+    return f"{_second(seconds)}.{int((moment - seconds) * 1000):03d}Z"
+
+
+def _text(moment: float, level: str, sentence: str, fields: Mapping[str, Any]) -> str:
+    parts = [_timestamp(moment), level, sentence]
+    for name, value in fields.items():
+        text = str(value)
+        if not _PLAIN.fullmatch(text):
+            text = json.dumps(text, ensure_ascii=False)
+        parts.append(f"{name}={text}")
+    return " ".join(parts)
+
+
+def _json(moment: float, level: str, sentence: str, logger: str, fields: Mapping[str, Any]) -> str:
+    line = {"time": _timestamp(moment), "level": level, "event": sentence, "logger": logger, **fields}
+    return json.dumps(line, ensure_ascii=False, default=str)
 
 
 class TextFormatter(logging.Formatter):
@@ -29,13 +54,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and behind it the traceback if there is one."""
-        parts = [_timestamp(record), record.levelname, record.getMessage()]
-        for name, value in _fields(record).items():
-            text = str(value)
-            if not _PLAIN.issuperset(text) or not text:
-                text = json.dumps(text, ensure_ascii=False)
-            parts.append(f"{name}={text}")
-        line = " ".join(parts)
+        line = _text(record.created, record.levelname, record.getMessage(), _fields(record))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -44,16 +63,31 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback is one of its fields."""
-        fields = {
-            "time": _timestamp(record),
-            "level": record.levelname,
-            "event": record.getMessage(),
-            "logger": record.name,
-            **_fields(record),
-        }
+        fields = dict(_fields(record))
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False, default=str)
+        return _json(record.created, record.levelname, record.getMessage(), record.name, fields)
+
+
+def line_writer(sentence: str, logger: str, form: LogFormat) -> Callable[[Mapping[str, Any]], None]:
+    """Return what writes this sentence with the given fields at level INFO, past `logging`: for what every call logs.
+
+    `logging` makes a record, asks every filter and holds a lock while it writes: 46 of 367 us of CPU a call with 16
+    callers. One write(2) of a whole line needs none of it.
+    """
+    descriptor = sys.stderr.fileno()
+
+    def write(fields: Mapping[str, Any]) -> None:
+        moment = time.time()
+        line = (
+            _json(moment, "INFO", sentence, logger, fields)
+            if form == "json"
+            else _text(moment, "INFO", sentence, fields)
+        )
+        with suppress(OSError):  # a log that nobody reads any more fails no call
+            os.write(descriptor, f"{line}\n".encode(errors="backslashreplace"))
+
+    return write
 
 
 def configure(level: str, form: LogFormat) -> None:

@@ -1,9 +1,11 @@
 """The system calls that the filesystem backend makes, in one place, so that tests can fail or forget each of them."""
 
+import ctypes
 import errno
 import fcntl
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,13 @@ from pathlib import Path
 from holdfast_server.errors import HoldfastError, ReadOnly, Reason, StorageFull, Unavailable
 
 _COPY_BYTES = 16 << 20
+
+_SYNC_FILE_RANGE_WRITE = 2
+"""From Linux's fs.h: begin to write what is dirty, and wait for nothing."""
+
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class Disk:
@@ -59,6 +68,14 @@ class Disk:
             view = memoryview(data)
             while written < len(data):
                 written += os.write(fd, view[written:])
+
+    def begin_writing(self, fd: int, offset: int, length: int) -> None:
+        """Have the kernel begin to write these bytes to the disk, so that `fsync` finds less to do. Only a hint.
+
+        It waits for nothing and reports no error: `fsync` does both.
+        """
+        if _sync_file_range is not None:
+            _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
 
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         """Write a few bytes at an offset."""

@@ -41,6 +41,9 @@ from holdfast_server.objects.reading import pieces_touched, verified_chunks
 
 DEFAULT_LOCK_TIMEOUT_SECONDS = 10.0
 
+_WRITING_BYTES = 8 << 20
+"""After so many bytes of an upload the disk begins, while more arrive: 0.66 -> 0.83 GB/s for 256 MiB."""
+
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY
 _log = logging.getLogger(__name__)
 
@@ -124,8 +127,13 @@ class FilesystemStore(ObjectStore):
             if isinstance(name, ObjectKey):
                 self._check(condition, name)
             with self._scratch.file() as file:
+                begun = written = 0
                 for piece in body:
                     self._disk.write(file.fd, piece)
+                    written += len(piece)
+                    if written - begun >= _WRITING_BYTES:
+                        self._disk.begin_writing(file.fd, begun, written - begun)
+                        begun = written
                 digests = body.digests
                 key = name if isinstance(name, ObjectKey) else name.key_of(digests.sha256)
                 info = ObjectInfo(
