@@ -91,10 +91,12 @@ def _hash(requests: Iterator[pb.PutBlobRequest]) -> pb.PutBlobRequest:
 
 
 def _serve() -> None:
-    allocator = config.load({}).allocator
+    settings = config.load({})
+    allocator = settings.allocator
     if allocator.tune:
         tune(AllocatorOptions(allocator.mmap_threshold, allocator.trim_threshold, allocator.top_pad, allocator.arenas))
-    server = grpc.server(ThreadPoolExecutor(_THREADS), options=tuple(channel_options(ServerOptions()).items()))
+    options = ServerOptions(window_bytes=settings.rpc.window_bytes)
+    server = grpc.server(ThreadPoolExecutor(_THREADS), options=tuple(channel_options(options).items()))
     ceiling = _Ceiling()
     blob_store_pb2_grpc.add_BlobStoreServicer_to_server(ceiling, server)
     canned_bytes: grpc.RpcMethodHandler[pb.GetBlobRequest, bytes] = grpc.unary_stream_rpc_method_handler(

@@ -199,4 +199,4 @@ def test_the_sweeps_reach_every_call_of_a_disk(tmp_path: Path) -> None:
         operation.run(store)
         reached.update(disk.calls)
         store.close()
-    assert reached == set(CALLS)
+    assert reached == set(CALLS) - {"begin_writing"}  # a hint for large objects, which reports no error

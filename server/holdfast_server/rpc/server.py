@@ -156,7 +156,7 @@ def channel_options(options: ServerOptions) -> dict[str, int]:
         "grpc.keepalive_timeout_ms": round(options.keepalive_timeout_seconds * _SECONDS_IN_MS),
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.min_recv_ping_interval_without_data_ms": round(options.min_ping_seconds * _SECONDS_IN_MS),
-        # gRPC's own estimate of the window grows without bound on a fast connection: 8 uploads on one took 590 MiB.
+        # gRPC's own estimate of the window took 200 to 590 MiB for 8 uploads on one connection, and this takes 54.
         "grpc.http2.bdp_probe": 0,
         "grpc.http2.lookahead_bytes": options.window_bytes,
     }
