@@ -137,8 +137,12 @@ def test_a_server_that_is_silent_is_not_waited_for(server: ServerProcess) -> Non
         server.signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("arguments", [["blob", "ls"], ["blob", "get", "a"], ["--json", "blob", "stat", "a"]])
-def test_output_that_cannot_be_written_is_a_failure(arguments: list[str]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["blob", "ls"], ["blob", "get", "a"]])
+def test_output_that_cannot_be_written_is_a_failure(
+    arguments: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "holdfast", *arguments], stdout=full, stderr=subprocess.PIPE, check=False, text=True

@@ -95,10 +95,12 @@ def test_bytes_do_not_go_to_a_terminal_unasked(address: str) -> None:
     assert (code, terminal) == (0, b"")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["blob", "get", "big", "-"], ["blob", "ls", "-r"], ["--json", "blob", "ls", "-r"]]
-)
-def test_a_reader_that_leaves_ends_the_command_quietly(address: str, arguments: list[str]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["blob", "get", "big", "-"], ["blob", "ls", "-r"]])
+def test_a_reader_that_leaves_ends_the_command_quietly(
+    address: str, arguments: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with subprocess.Popen(_command(address, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -36,8 +36,10 @@ class Output:
 
     def write(self, data: bytes) -> None:
         """Write the bytes of a blob to stdout."""
+        left = memoryview(data)
         try:
-            sys.stdout.buffer.write(data)
+            while left:  # with PYTHONUNBUFFERED a write may take a part only
+                left = left[sys.stdout.buffer.write(left) :]
         except BrokenPipeError:
             raise OutputClosed from None
 
@@ -87,8 +89,7 @@ def progress_bar(what: str, *, wanted: bool = True) -> Iterator[Progress | None]
     if not (wanted and sys.stderr.isatty()):
         yield None
         return
-    # Most commands show no bar, and need not spend a third of their time on this import.
-    from rich import console, progress  # noqa: PLC0415 (for that)
+    from rich import console, progress  # noqa: PLC0415 (most commands show no bar, and this is a third of their time)
 
     columns = (
         progress.TextColumn("{task.description}", markup=False),
@@ -97,14 +98,7 @@ def progress_bar(what: str, *, wanted: bool = True) -> Iterator[Progress | None]
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(
-        *columns,
-        console=console.Console(stderr=True),
-        transient=True,
-        # Redirected, what we write to stdout would come out on stderr.
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as bar:
+    with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as bar:
         task = bar.add_task(_shortened(what), total=None)
 
         def move(done: int, total: int | None) -> None:

@@ -42,7 +42,7 @@ from holdfast_server.objects.reading import pieces_touched, verified_chunks
 DEFAULT_LOCK_TIMEOUT_SECONDS = 10.0
 
 _WRITING_BYTES = 8 << 20
-"""After so many bytes of an upload the disk begins, while more arrive, so that the fsync at the end finds less to do."""
+"""After so many bytes of an upload the disk begins, while more arrive: fsync then finds less to do at the end."""
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY
 _log = logging.getLogger(__name__)
