@@ -1,12 +1,19 @@
 # The same verbs for people and CI. Everything that they need is set up on the way; only Python 3.11, Go, git and make
 # are taken for granted.
 #
-#   make serve   run the server on a filesystem store under ./data (or DATA=...)
-#   make test    all tests
-#   make check   lint, types, layers, generated code up to date, tests
-#   make bench   the benchmark table
-#   make grpcurl build grpcurl, for calls by hand
-#   make proto   lint the protos and generate the Python stubs
+#   make serve        run the server on a filesystem store under ./data (or DATA=...)
+#   make test         all tests (or PYTEST="-k blobs")
+#   make check        lint, types, layers, proto-check, breaking and test: what CI runs
+#   make lint         formatting and ruff's rules
+#   make types        mypy, strict
+#   make layers       which module may import which
+#   make bench        the benchmark table
+#   make proto        lint the protos and generate the Python stubs
+#   make proto-check  lint the protos, and see that the generated stubs are up to date
+#   make breaking     see that the protos break no client of the last release
+#   make grpcurl      build grpcurl, for calls by hand
+#   make setup        set up .venv and grpcurl, which the others do as they need it
+#   make clean        remove what setup and tools have made, but not ./data
 
 PYTHON ?= python3
 VENV := .venv

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 
 from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector, disable_created_metrics
 
@@ -96,22 +97,30 @@ def serve(settings: Settings) -> int:
     if settings.allocator.tune:
         options = settings.allocator
         tune(AllocatorOptions(options.mmap_threshold, options.trim_threshold, options.top_pad, options.arenas))
-    first, second = threading.Event(), threading.Event()
-
-    def on_signal(number: int, _frame: object) -> None:
-        (second if first.is_set() else first).set()
-        _log.info("Signal received", extra={"fields": {"signal": signal.Signals(number).name}})
-
+    # A queue, since its `put` may come in the middle of anything; a handler that takes a lock or logs may not.
+    signals: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+        signal.signal(number, lambda number, _frame: signals.put(number))
     with running(settings) as app:
-        first.wait()
-        finished = _drain(app.rpc, settings, second)
+        _await_signal(signals)
+        hurry = threading.Event()
+
+        def second() -> None:
+            _await_signal(signals)
+            hurry.set()
+
+        threading.Thread(target=second, name="second signal", daemon=True).start()
+        finished = _drain(app.rpc, settings, hurry)
     _log.info("Server stopped", extra={"fields": {"all_calls_finished": finished}})
     if app.rpc.admission.at_work:
         logging.shutdown()
         os._exit(0)  # an ordinary exit would wait for the threads of calls that hang
     return 0
+
+
+def _await_signal(signals: "SimpleQueue[int]") -> None:
+    number = signals.get()
+    _log.info("Signal received", extra={"fields": {"signal": signal.Signals(number).name}})
 
 
 def _drain(rpc: RpcServer, settings: Settings, hurry: threading.Event) -> bool:
@@ -203,14 +212,15 @@ def _log_start(settings: Settings, rpc: RpcServer, probes: Probes | None, descri
     for name, description in descriptions.items():
         if description.name == "memory":
             _log.warning("Nothing in memory survives this process", extra={"fields": {"service": name}})
-    for address in rpc.addresses:
+    http = "" if probes is None else f"{settings.http.rpartition(':')[0]}:{probes.port}"
+    for address in (*rpc.addresses, *filter(None, [http])):
         if not _is_local(address):
-            _log.warning("Listening beyond this machine, without authentication", extra={"fields": {"grpc": address}})
+            _log.warning("Listening beyond this machine, without authentication", extra={"fields": {"at": address}})
     fields = {
         "version": __version__,
         "python": sys.version.split()[0],
         "grpc": ",".join(rpc.addresses),
-        "http": "" if probes is None else f"{split_address(settings.http)[0]}:{probes.port}",
+        "http": http,
     }
     _log.info("Server ready", extra={"fields": fields})
 

@@ -28,8 +28,16 @@ from holdfast_server.rpc.server import ServerOptions
 
 ENV_PREFIX = "HOLDFAST_"
 _MAX_PORT = 0xFFFF
+_MAX_INT64 = (1 << 63) - 1
+_MAX_INT32 = (1 << 31) - 1
+_DAY_SECONDS = 86_400
 _RPC = ServerOptions()
 _ALLOCATOR = AllocatorOptions()
+
+Seconds = Annotated[float, Field(ge=0, le=_DAY_SECONDS)]
+SomeSeconds = Annotated[float, Field(gt=0, le=_DAY_SECONDS)]
+Int32 = Annotated[int, Field(ge=0, le=_MAX_INT32)]
+Int64 = Annotated[int, Field(ge=0, le=_MAX_INT64)]
 
 BackendName = Literal["memory", "filesystem"]
 
@@ -47,7 +55,13 @@ class BlobStoreSettings(_Section):
 
     enabled: bool = Field(default=True, description="Offer BlobStore.")
     backend: BackendName | None = Field(default=None, description="Its own backend, instead of the common one.")
-    max_blob_bytes: int = Field(default=DEFAULT_MAX_BLOB_BYTES, ge=1, description="The largest blob.")
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _none_if_empty(cls, value: object) -> object:
+        return None if value == "" else value
+
+    max_blob_bytes: Int64 = Field(default=DEFAULT_MAX_BLOB_BYTES, description="The largest blob.")
 
 
 class MemorySettings(_Section):
@@ -61,8 +75,11 @@ class MemorySettings(_Section):
 class FilesystemSettings(_Section):
     """The filesystem backend."""
 
-    lock_timeout_seconds: float = Field(
-        default=DEFAULT_LOCK_TIMEOUT_SECONDS, gt=0, description="The longest wait for another process's lock."
+    lock_timeout_seconds: SomeSeconds = Field(
+        default=DEFAULT_LOCK_TIMEOUT_SECONDS,
+        gt=0,
+        le=_DAY_SECONDS,
+        description="The longest wait for another process's lock.",
     )
 
 
@@ -72,13 +89,16 @@ class RpcSettings(_Section):
     max_concurrent_calls: int = Field(
         default=_RPC.max_concurrent_calls, ge=1, le=10_000, description="Beyond it: OVERLOADED."
     )
-    keepalive_seconds: float = Field(
-        default=_RPC.keepalive_seconds, gt=0, description="A silent connection is pinged after it."
+    keepalive_seconds: SomeSeconds = Field(
+        default=_RPC.keepalive_seconds, description="A silent connection is pinged after it."
     )
-    keepalive_timeout_seconds: float = Field(
-        default=_RPC.keepalive_timeout_seconds, gt=0, description="An unanswered ping closes the connection after it."
+    keepalive_timeout_seconds: SomeSeconds = Field(
+        default=_RPC.keepalive_timeout_seconds,
+        gt=0,
+        le=_DAY_SECONDS,
+        description="An unanswered ping closes the connection after it.",
     )
-    min_ping_seconds: float = Field(default=_RPC.min_ping_seconds, ge=0, description="Clients may ping no more often.")
+    min_ping_seconds: Seconds = Field(default=_RPC.min_ping_seconds, description="Clients may ping no more often.")
     window_bytes: int = Field(
         default=_RPC.window_bytes,
         ge=64 << 10,
@@ -91,10 +111,10 @@ class AllocatorSettings(_Section):
     """glibc's malloc."""
 
     tune: bool = Field(default=True, description="Set the four below at start (glibc only).")
-    mmap_threshold: int = Field(default=_ALLOCATOR.mmap_threshold, ge=0, description="M_MMAP_THRESHOLD, bytes.")
-    trim_threshold: int = Field(default=_ALLOCATOR.trim_threshold, ge=0, description="M_TRIM_THRESHOLD, bytes.")
-    top_pad: int = Field(default=_ALLOCATOR.top_pad, ge=0, description="M_TOP_PAD, bytes.")
-    arenas: int = Field(default=_ALLOCATOR.arenas, ge=1, description="M_ARENA_MAX.")
+    mmap_threshold: Int32 = Field(default=_ALLOCATOR.mmap_threshold, description="M_MMAP_THRESHOLD, bytes.")
+    trim_threshold: Int32 = Field(default=_ALLOCATOR.trim_threshold, description="M_TRIM_THRESHOLD, bytes.")
+    top_pad: Int32 = Field(default=_ALLOCATOR.top_pad, description="M_TOP_PAD, bytes.")
+    arenas: Int32 = Field(default=_ALLOCATOR.arenas, description="M_ARENA_MAX.")
 
 
 class Settings(BaseSettings):
@@ -113,11 +133,12 @@ class Settings(BaseSettings):
     data_dir: Path | None = Field(
         default=None, description="Where data is kept. With it the common backend is `filesystem`."
     )
-    drain_seconds: float = Field(
-        default=30.0, ge=0, description="How long calls at work may take to finish at shutdown."
-    )
-    drain_notice_seconds: float = Field(
-        default=0.0, ge=0, description="How long calls are still taken after NOT_SERVING was announced."
+    drain_seconds: Seconds = Field(default=30.0, description="How long calls at work may take to finish at shutdown.")
+    drain_notice_seconds: Seconds = Field(
+        default=0.0,
+        ge=0,
+        le=_DAY_SECONDS,
+        description="How long calls are still taken after NOT_SERVING was announced.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="`info` has a line for each call."
@@ -129,6 +150,11 @@ class Settings(BaseSettings):
     rpc: RpcSettings = RpcSettings()
     allocator: AllocatorSettings = AllocatorSettings()
     s3: dict[str, Any] | None = Field(default=None, description="Not built yet: giving any of it is refused.")
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _none_if_empty(cls, value: object) -> object:
+        return None if value == "" else value  # not the working directory
 
     @field_validator("listen", mode="before")
     @classmethod
@@ -220,7 +246,8 @@ def unknown_variables() -> list[str]:
 
     They are no error: Kubernetes puts `HOLDFAST_SERVICE_HOST` and its like there for a service of our name.
     """
-    known = {f"{ENV_PREFIX}CONFIG", *(setting.variable for setting in describe())}
+    # The last is our own client's.
+    known = {f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}ADDRESS", *(setting.variable for setting in describe())}
     return sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name.upper() not in known)
 
 

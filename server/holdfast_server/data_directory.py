@@ -6,6 +6,7 @@ holds anything else is not ours and is left alone.
 
 import json
 import os
+import re
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ FORMAT = 1
 
 _HARMLESS = frozenset({"lost+found"})
 """What a new file system holds by itself."""
+
+
+_LEFT_BY_A_START = re.compile(r"store\.[0-9a-f]{32}|store")
+"""The marker (another process may just have written it), and what a start leaves that dies in the middle of that."""
 
 
 class DataDirectoryError(Exception):
@@ -46,24 +51,37 @@ def open_data_directory(path: Path) -> DataDirectory:
     try:
         make_directory(path)
         if not marker.exists():
-            foreign = sorted({entry.name for entry in path.iterdir()} - _HARMLESS - {"holdfast", "objects"})
-            if foreign:
+            if foreign := _foreign(path):
                 raise DataDirectoryError(
-                    f"data directory {path} holds {foreign[0]!r} but no store of Holdfast: give an empty directory"
+                    f"data directory {path} holds {foreign!r} but no store of Holdfast: give an empty directory"
                 )
             _create(marker)
+        sync_directory(marker.parent)  # also for one who wrote it and died before that
         return DataDirectory(path, _store_id(marker))
     except OSError as error:
         raise DataDirectoryError(f"data directory {path} cannot be used: {error.strerror}") from error
 
 
+def _foreign(path: Path) -> str:
+    """Return the name of something in a directory without a marker that no start of ours left there."""
+    for entry in path.iterdir():
+        if entry.name == "holdfast" and entry.is_dir():
+            strange = [inner.name for inner in entry.iterdir() if not _LEFT_BY_A_START.fullmatch(inner.name)]
+            if strange:
+                return f"holdfast/{strange[0]}"
+        elif entry.name not in _HARMLESS:
+            return entry.name
+    return ""
+
+
 def _create(marker: Path) -> None:
     """Write the marker in one step; of several processes that do so at once, one wins."""
-    make_directory(marker.parent)
+    marker.parent.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(marker.parent.parent)
     temporary = marker.with_name(f"store.{uuid.uuid4().hex}")
     content = json.dumps({"format": FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
     try:
-        with temporary.open("x") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -71,7 +89,6 @@ def _create(marker: Path) -> None:
             os.link(temporary, marker)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_directory(marker.parent)
 
 
 def _store_id(marker: Path) -> str:

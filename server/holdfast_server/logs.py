@@ -75,6 +75,8 @@ def line_writer(sentence: str, logger: str, form: LogFormat) -> Callable[[Mappin
     `logging` makes a record, asks every filter and holds a lock while it writes: about half of what our own code took
     around a StatBlob. One write(2) of a whole line needs none of it.
     """
+    if sys.stderr is None:
+        return lambda _fields: None  # the process was started without one
     descriptor = sys.stderr.fileno()
 
     def write(fields: Mapping[str, Any]) -> None:
@@ -92,7 +94,7 @@ def line_writer(sentence: str, logger: str, form: LogFormat) -> Callable[[Mappin
 
 def configure(level: str, form: LogFormat) -> None:
     """Send everything from `level` on to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What no line of ours shows need not be gathered for each of them.

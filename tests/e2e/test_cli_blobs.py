@@ -143,6 +143,18 @@ def test_stat_tells_what_is_known(run: _Command, blobs: holdfast.Blobs) -> None:
     assert ["metadata", "name  ü"] in lines
 
 
+def test_what_is_not_printable_is_escaped_for_people_only(run: _Command, blobs: holdfast.Blobs) -> None:
+    key, value = "a\u202eb", "\x1b[31mred\nsha256  forged\x9b\\"
+    blobs.put(key, b"", metadata={"name": value})
+    lines = run("blob", "stat", key).decode().splitlines()
+    assert "metadata name  \\x1b[31mred\\nsha256  forged\\x9b\\" in lines
+    assert lines[0].split() == ["key", r"a\u202eb"]
+    assert run("blob", "ls").decode().split()[-1] == r"a\u202eb"
+    described = run.json("blob", "stat", key)
+    assert (described["key"], described["metadata"]) == (key, {"name": value})
+    assert run("blob", "rm", key).decode() == "removed a\\u202eb\n"
+
+
 def test_a_list_shows_one_level(run: _Command, blobs: holdfast.Blobs) -> None:
     for key in ("a", "maps/x", "maps/y/z", "maps.txt", "ü"):
         blobs.put(key, key.encode())

@@ -53,6 +53,7 @@ def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 _FAILURES = [
     (1, ["blob", "put", "missing", "b"], "missing: No such file or directory"),
+    (1, ["blob", "put", "\x1b[31mred", "b"], r"\x1b[31mred: No such file or directory"),
     (1, ["blob", "put", ".", "b"], ".: Is a directory"),
     (1, ["blob", "get", "a", "missing/target"], "No such file or directory"),
     (1, ["blob", "get", "a", "--offset", "5"], "offset 5 is not inside the object of 5 bytes"),
@@ -68,6 +69,8 @@ _FAILURES = [
     (2, ["blob", "get", "a", "--length", "0"], "length 0 is not above 0"),
     (2, ["blob", "get", "a", "--offset", "9" * 30], "cannot be sent"),
     (2, ["--address", "", "server", "info"], "--address"),
+    (2, ["--timeout", "inf", "blob", "stat", "a"], "Invalid value for --timeout: timeout inf is above 1e+09"),
+    (2, ["--timeout", "nan", "blob", "stat", "a"], "--timeout"),
     (3, ["blob", "stat", "missing"], "there is no blob with key 'missing'"),
     (3, ["blob", "get", "missing", "target"], "there is no blob with key 'missing'"),
     (4, ["blob", "put", "source", "a", "--create-only"], "key 'a' already exists"),

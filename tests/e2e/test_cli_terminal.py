@@ -80,6 +80,15 @@ def test_progress_is_shown_on_a_terminal_and_only_there(address: str, tmp_path: 
     assert target.read_bytes() == _DATA
 
 
+def test_a_progress_bar_shows_no_control_characters_of_a_name(address: str, tmp_path: Path) -> None:
+    source = tmp_path / "\x1b]0;title\x07"
+    source.write_bytes(_DATA)
+    code, _, terminal = _on_terminal(_command(address, "blob", "put", str(source), "copy"), stdout=False)
+    assert code == 0
+    assert rb"\x1b]0;title\x07" in terminal
+    assert b"\x1b]0;" not in terminal
+
+
 def test_bytes_stay_clean_beside_a_progress_bar(address: str) -> None:
     code, printed, terminal = _on_terminal(_command(address, "blob", "get", "big"), stdout=False)
     assert (code, printed) == (0, _DATA)

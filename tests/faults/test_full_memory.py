@@ -15,6 +15,7 @@ from tests.support.samples import MIB, sample
 
 CAP = 3 * MIB
 KEY = ObjectKey("a/key")
+KEY_OVERHEAD_BYTES = OBJECT_OVERHEAD_BYTES + 4 * len(KEY.text)
 OTHER = ObjectKey("another/key")
 DATA = sample(2 * MIB + 1)
 
@@ -38,7 +39,7 @@ def interrupted(error: Exception) -> Body:
 
 
 def test_an_object_just_as_large_as_the_cap_fits(store: MemoryStore) -> None:
-    largest = sample(CAP - OBJECT_OVERHEAD_BYTES)
+    largest = sample(CAP - KEY_OVERHEAD_BYTES)
     store.put(KEY, Body.of(largest))
     assert content(store, KEY) == largest
     assert store._used_bytes == CAP
@@ -46,17 +47,20 @@ def test_an_object_just_as_large_as_the_cap_fits(store: MemoryStore) -> None:
 
 def test_an_object_a_byte_larger_is_refused_and_leaves_nothing(store: MemoryStore) -> None:
     with pytest.raises(StorageFull) as refused:
-        store.put(KEY, Body.of(sample(CAP - OBJECT_OVERHEAD_BYTES + 1)))
+        store.put(KEY, Body.of(sample(CAP - KEY_OVERHEAD_BYTES + 1)))
     assert refused.value.reason is Reason.STORAGE_FULL
     assert names(store) == []
     assert store._used_bytes == 0
 
 
 def test_even_empty_objects_fill_the_store(store: MemoryStore) -> None:
-    for number in range(CAP // OBJECT_OVERHEAD_BYTES):
-        store.put(ObjectKey(str(number)), Body.of(b""))
+    def fill() -> None:
+        for number in range(CAP // OBJECT_OVERHEAD_BYTES + 1):
+            store.put(ObjectKey(str(number)), Body.of(b""))
+
     with pytest.raises(StorageFull):
-        store.put(KEY, Body.of(b""))
+        fill()
+    assert len(names(store)) > CAP // OBJECT_OVERHEAD_BYTES * 0.9
 
 
 def test_a_copy_that_does_not_fit_leaves_nothing(store: MemoryStore) -> None:

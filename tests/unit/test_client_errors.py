@@ -168,6 +168,27 @@ def test_a_status_without_details_goes_by_its_code_and_names_the_address(
     assert answering[1] in got.message
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("Concurrent RPC limit exceeded!", errors.Overloaded),
+        ("SERVER: Received message larger than max (5242885 vs. 4194304)", errors.InvalidArgument),
+        ("received metadata size exceeds hard limit (35110 vs. 16384)", errors.InvalidArgument),
+    ],
+)
+def test_only_the_resources_that_come_back_are_worth_another_try(
+    answering: tuple[_Answering, str], words: str, kind: type[errors.HoldfastError]
+) -> None:
+    got = _answer(answering, _status(grpc.StatusCode.RESOURCE_EXHAUSTED, words))
+    assert (type(got), got.reason) == (kind, "RESOURCE_EXHAUSTED")
+    assert words in got.message
+
+
+def test_the_words_of_a_server_of_ours_do_not_change_its_reason(answering: tuple[_Answering, str]) -> None:
+    got = _answer(answering, status_of(server_errors.StorageFull("a message larger than max is what 'full' means")))
+    assert type(got) is errors.StorageFull
+
+
 def test_a_range_error_without_a_size_has_none(answering: tuple[_Answering, str]) -> None:
     got = _answer(answering, _status(grpc.StatusCode.OUT_OF_RANGE, "bare"))
     assert isinstance(got, errors.RangeNotSatisfiable)

@@ -253,6 +253,38 @@ class TestDownloads:
             blobs.download("a", tmp_path / "target")
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("range_", [{}, {"offset": 50, "length": 250}], ids=["whole", "range"])
+    def test_other_content_than_that_asked_for_is_found_out_before_its_bytes_come(
+        self, fake: _Fake, blobs: holdfast.Blobs, range_: dict[str, int]
+    ) -> None:
+        ended = threading.Event()
+
+        def other(request: pb.GetBlobRequest, context: grpc.ServicerContext) -> Iterator[pb.GetBlobResponse]:
+            context.add_callback(ended.set)
+            yield next(_download(request))  # of the sha256 of its own bytes, which do not come
+            fake.released.wait()
+
+        fake.answers = [other]
+        with pytest.raises(holdfast.IntegrityFailed, match=f"not {bytes(32).hex()} as asked for") as caught:
+            blobs.get(Content("p/", sha256=bytes(32)), **range_)  # type: ignore[arg-type]  # numbers all
+        assert caught.value.details == {"key": "a"}
+        assert ended.wait(20)  # the call was cancelled
+        assert len(fake.requests) == 1
+
+    def test_other_content_that_a_download_is_taken_up_with_is_found_out(
+        self, fake: _Fake, blobs: holdfast.Blobs
+    ) -> None:
+        def breaking(request: pb.GetBlobRequest, context: grpc.ServicerContext) -> Iterator[pb.GetBlobResponse]:
+            right = _download(request)
+            yield next(right)
+            yield next(right)
+            _unavailable(context)
+
+        fake.answers = [breaking, lambda request, _: _download(request, sha256=bytes(32))]
+        content = Content("p/", sha256=_sha256(_DATA))
+        with blobs.get(content) as reader, pytest.raises(holdfast.IntegrityFailed, match="as asked for"):
+            reader.read()
+
     def test_an_answer_without_any_message_is_no_empty_blob(self, fake: _Fake, blobs: holdfast.Blobs) -> None:
         fake.answers = [lambda _request, _context: iter(())]
         with pytest.raises(holdfast.IntegrityFailed, match="did not begin with"):
@@ -452,6 +484,24 @@ class TestOtherCalls:
         fake.answers = [lambda _request, _context: fake.released.wait()]
         with pytest.raises(holdfast.DeadlineExceeded, match=r"127\.0\.0\.1:\d+ did not answer in time"):
             hasty.stat("a")
+
+    def test_what_is_known_of_other_content_is_not_an_answer(self, fake: _Fake, blobs: holdfast.Blobs) -> None:
+        fake.answers = [lambda _request, _context: pb.StatBlobResponse(blob=_info())]
+        assert blobs.stat(Content("p/", sha256=_sha256(_DATA))).etag == _ETAG
+        with pytest.raises(holdfast.IntegrityFailed, match=f"not {bytes(32).hex()} as asked for") as caught:
+            blobs.stat(Content("p/", sha256=bytes(32)))
+        assert caught.value.details == {"key": "a"}
+
+    @pytest.mark.parametrize("size_of", ["request", "answer"])
+    def test_a_message_larger_than_grpc_takes_is_not_sent_again(
+        self, fake: _Fake, blobs: holdfast.Blobs, pauses: list[float], size_of: str
+    ) -> None:
+        large = "x" * (5 << 20)
+        fake.answers = [lambda _request, _context: pb.StatBlobResponse(blob=_info(etag=large))]
+        with pytest.raises(holdfast.InvalidArgument, match="larger than max") as caught:
+            blobs.stat(large if size_of == "request" else "a")
+        assert (caught.value.reason, caught.value.field) == ("RESOURCE_EXHAUSTED", "")
+        assert pauses == []
 
     def test_an_empty_page_is_not_the_end_of_a_list(self, fake: _Fake, blobs: holdfast.Blobs) -> None:
         pages = [

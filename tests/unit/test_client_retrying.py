@@ -1,5 +1,6 @@
 """How often, and after what pauses, the client tries again."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -121,7 +122,9 @@ def test_progress_begins_the_time_anew() -> None:
     assert tries.seconds_left == 10
 
 
-@pytest.mark.parametrize(("retries", "timeout"), [(-1, 60.0), (1, 0.0), (1, -1.0), (1, float("nan"))])
+@pytest.mark.parametrize(
+    ("retries", "timeout"), [(-1, 60.0), (1, 0.0), (1, -1.0), (1, math.nan), (1, math.inf), (1, -math.inf), (1, 1.1e9)]
+)
 def test_numbers_that_make_no_sense_are_refused(retries: int, timeout: float) -> None:
-    with pytest.raises(ValueError, match=r"is not above 0|is negative"):
+    with pytest.raises(ValueError, match=r"is not above 0|is negative|is above 1e\+09"):
         Retrier(retries, timeout)

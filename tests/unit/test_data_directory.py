@@ -1,6 +1,7 @@
 """A data directory is ours, or it is left alone."""
 
 import json
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,3 +62,24 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(DataDirectoryError, match="cannot be used"):
         open_data_directory(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["objects/pack", "holdfast/notes.txt", "holdfast/store.old"])
+def test_foreign_files_under_our_names_are_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).touch()
+    with pytest.raises(DataDirectoryError, match=name.partition("/")[0]):
+        open_data_directory(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+
+
+def test_a_start_that_was_killed_is_no_obstacle(tmp_path: Path) -> None:
+    half_made = tmp_path / "holdfast" / f"store.{'0123456789abcdef' * 2}"
+    half_made.parent.mkdir()
+    half_made.write_text('{"for')
+    assert open_data_directory(tmp_path) == open_data_directory(tmp_path)
+
+
+def test_the_marker_is_for_its_owner_alone(tmp_path: Path) -> None:
+    open_data_directory(tmp_path / "data")
+    assert stat.S_IMODE((tmp_path / "data" / "holdfast" / "store").stat().st_mode) == 0o600

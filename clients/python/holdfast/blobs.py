@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 
 from holdfast.calls import Calls, checked
-from holdfast.content import Address, Content, address_fields
+from holdfast.content import Address, Content, address_fields, check_content
 from holdfast.downloads import BlobReader
 from holdfast.errors import InvalidArgument
 from holdfast.files import check_replaceable, replacing
@@ -160,7 +160,9 @@ class Blobs:
         """Return what is known of a blob, without its bytes. Raises `NotFound`, `IntegrityFailed`."""
         with checked():
             request = pb.StatBlobRequest(**address_fields(key_or_content))
-        return blob_info(self._calls.unary(self._stub.StatBlob, request).blob)
+        blob = self._calls.unary(self._stub.StatBlob, request).blob
+        check_content(request, blob)
+        return blob_info(blob)
 
     def delete(self, key_or_content: Address, *, if_match_etag: str | None = None) -> bool:
         """Delete a blob, and tell whether there was one; a missing one is no error.

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 
 from holdfast import blob_commands, errors
-from holdfast.retrying import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS
+from holdfast.retrying import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, Retrier
 from holdfast.session import DEFAULT_ADDRESS, Session
 from holdfast.terminal import Output, OutputClosed, open_closed_streams
 
@@ -81,6 +81,10 @@ def _root(
     """Store blobs on a Holdfast server and fetch them: whole and verified, or not at all."""
     if not address:
         raise typer.BadParameter("it is empty", param_hint="--address")
+    try:
+        Retrier(retries, timeout)
+    except ValueError as error:  # the option's own minimum lets infinity pass
+        raise typer.BadParameter(str(error), param_hint="--timeout") from None
     session: Session = context.obj
     session.output.as_json = as_json
     session.address, session.timeout, session.retries = address, timeout, retries

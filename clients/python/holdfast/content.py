@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypedDict
 
+from holdfast.errors import IntegrityFailed
 from holdfast.v1 import blob_store_pb2 as pb
 
 
@@ -53,3 +54,14 @@ def address_fields(address: Address) -> AddressFields:
         )
         return {"content": content}
     raise TypeError(f"a blob is named by a str or a Content, not by {type(address).__name__}")
+
+
+def check_content(request: pb.GetBlobRequest | pb.StatBlobRequest, blob: pb.BlobInfo) -> None:
+    """Raise `IntegrityFailed` if the blob answered with is not of the sha256 that the request names it by, if it does.
+
+    The reader's own check of the bytes is against what the server says they are, and a range has none.
+    """
+    wanted = request.content.sha256
+    if wanted and blob.sha256 != wanted:
+        what = f"key {blob.key!r}: the server has sha256 {blob.sha256.hex()} there, not {wanted.hex()} as asked for"
+        raise IntegrityFailed("INTEGRITY_FAILED", what, {"key": blob.key})

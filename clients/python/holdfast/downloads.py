@@ -9,6 +9,7 @@ import google_crc32c
 import grpc
 
 from holdfast.calls import Calls
+from holdfast.content import check_content
 from holdfast.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -31,6 +32,7 @@ class BlobReader(Iterator[bytes]):
 
     `info` is what is known of the blob, `range` which of its bytes these are. The iteration ends only if all of them
     came, and if a whole blob has the sha256 that it should; until then a caller has right bytes, but perhaps not all.
+    That the blob is the one of a `Content`'s sha256, also for a range, is sure as soon as there is a reader.
     Where the connection breaks, or the server goes away, it is taken up again at the offset reached, of the same blob
     (if-match): as often as the client retries without any new byte. To be closed, or used as a context manager. Not for
     several threads at once.
@@ -173,6 +175,11 @@ class _Stream:
         first = self._receive()
         if first is None or first.WhichOneof("part") != "info" or not first.info.HasField("range"):
             raise self._damage("a download did not begin with the blob's info")
+        try:
+            check_content(request, first.info)
+        except IntegrityFailed:
+            self.cancel()
+            raise
         self.info = first.info
 
     def next_chunk(self) -> bytes | None:

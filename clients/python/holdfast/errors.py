@@ -1,7 +1,8 @@
 """Every failure that a call can end with, one class per different thing that a caller can do about it.
 
 HoldfastError
-├── InvalidArgument          mend the request: `field` says where, the message says which rule
+├── InvalidArgument          mend the request: `field` says where, the message says which rule; or ask for less:
+│   │                        request or answer is larger than gRPC's limit for a message (`RESOURCE_EXHAUSTED`)
 │   └── BrokenUpload         send it again, whole: what arrived is not what was declared
 ├── NotFound                 it is not there
 ├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
@@ -168,13 +169,16 @@ _CLASS_BY_CODE: dict[grpc.StatusCode, type[HoldfastError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
     grpc.StatusCode.DATA_LOSS: IntegrityFailed,
-    # gRPC's own refusal of too many calls; a full store says so by its reason.
+    # gRPC's own refusal of too many calls; a full store says so by its reason, and see `_TOO_LARGE`.
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.CANCELLED: Cancelled,
 }
 """For answers without a reason that we know: gRPC's own, or a newer server's. The rest is `InternalError`."""
+
+_TOO_LARGE = ("message larger than max", "metadata size exceeds")
+"""gRPC's words, and nothing else, tell these RESOURCE_EXHAUSTED from the one that passes: they never would."""
 
 _MESSAGE_BY_CODE = {
     grpc.StatusCode.UNAVAILABLE: "no connection to {address}: {details}",
@@ -199,7 +203,7 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> HoldfastError:
         reason = code.name
         wording = _MESSAGE_BY_CODE.get(code, "{address} answered {code}: {details}")
         message = wording.format(address=address, code=code.name, details=error.details())
-    kind = CLASS_BY_REASON.get(reason) or _CLASS_BY_CODE.get(code, InternalError)
+    kind = CLASS_BY_REASON.get(reason) or _class_by_code(code, error.details() or "")
     details = dict(info.metadata)
     if issubclass(kind, InvalidArgument):
         field = request.field_violations[0].field if request.field_violations else ""
@@ -208,6 +212,12 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> HoldfastError:
         seconds = retry.retry_delay.ToTimedelta().total_seconds() if retry in found else None
         return kind(reason, message, details, retry_after_seconds=seconds)
     return kind(reason, message, details)
+
+
+def _class_by_code(code: grpc.StatusCode, words: str) -> type[HoldfastError]:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(part in words for part in _TOO_LARGE):
+        return InvalidArgument
+    return _CLASS_BY_CODE.get(code, InternalError)
 
 
 def _unpack_details(error: grpc.Call, *wanted: Message) -> list[Message]:

@@ -16,6 +16,9 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 5.0
 
+MAX_TIMEOUT_SECONDS = 1e9
+"""About 32 years. With 9.2e9, the most that threads can wait, gRPC finds unary calls late as soon as they begin."""
+
 PASSING = (Unavailable, Overloaded)
 """The failures after which the same call may succeed."""
 
@@ -41,8 +44,12 @@ class Retrier:
         """Refuse what could never work. Raises `ValueError`."""
         if self.retries < 0:
             raise ValueError(f"retries {self.retries} is negative")
-        if self.timeout_seconds is not None and not self.timeout_seconds > 0:
+        if self.timeout_seconds is None:
+            return
+        if not self.timeout_seconds > 0:  # nor is NaN
             raise ValueError(f"timeout {self.timeout_seconds} is not above 0")
+        if self.timeout_seconds > MAX_TIMEOUT_SECONDS:  # as infinity is
+            raise ValueError(f"timeout {self.timeout_seconds} is above {MAX_TIMEOUT_SECONDS:g}")
 
     def call(self, attempt: Callable[[float | None], T]) -> T:
         """Return what `attempt` returns; it is given the seconds left (None: no bound), and tried again if it may be.

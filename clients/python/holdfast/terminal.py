@@ -44,13 +44,14 @@ class Output:
             raise OutputClosed from None
 
     def line(self, text: str) -> None:
-        """Write a line for people."""
-        self.write(text.encode(errors="backslashreplace") + b"\n")
+        """Write a line for people, with what is not printable escaped."""
+        self.write(_printable(text).encode() + b"\n")
 
     def table(self, rows: dict[str, str]) -> None:
         """Write names and values for people, aligned."""
-        width = max(len(name) for name in rows)
-        for name, value in rows.items():
+        names = [_printable(name) for name in rows]
+        width = max(map(len, names))
+        for name, value in zip(names, rows.values(), strict=True):
             self.line(f"{name:<{width}}  {value}".rstrip())
 
     def document(self, value: dict[str, Any]) -> None:
@@ -72,7 +73,7 @@ class Output:
     def error(self, message: str, exit_code: int, error: Exception | None = None) -> None:
         """Report a failure on stderr, in one line."""
         if not self.as_json:
-            sys.stderr.write(f"holdfast: {' '.join(message.split())}\n")
+            sys.stderr.write(f"holdfast: {_printable(' '.join(message.split()))}\n")
             return
         described: dict[str, Any] = {"message": message, "exit_code": exit_code}
         if isinstance(error, HoldfastError):
@@ -109,10 +110,21 @@ def progress_bar(what: str, *, wanted: bool = True) -> Iterator[Progress | None]
 
 def _shortened(name: str) -> str:
     """Return the last part of a path or key, short enough to leave room for the figures."""
-    last = name.rpartition("/")[2]
+    last = _printable(name.rpartition("/")[2])
     return last if len(last) <= _NAME_CHARACTERS else f"{last[: _NAME_CHARACTERS - 1]}…"
 
 
 def stdout_is_terminal() -> bool:
     """Whether a person would see the bytes."""
     return sys.stdout.isatty()
+
+
+def _printable(text: str) -> str:
+    r"""Return the text with `\x1b` and the like in place of what is no visible character.
+
+    Keys and metadata are anybody's: they must not move the cursor, forge a line, or turn the direction of writing. A
+    backslash stays as it is, since it is harmless; whoever needs the exact text takes `--json`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -68,15 +68,24 @@ class ContentAddress:
         if self.layout is Layout.FLATFS and self.suffix:
             message = f"content.suffix {self.suffix[:80]!r} is given, and the flatfs layout has its own: '.data'"
             raise InvalidArgument(Reason.INVALID_KEY, "content.suffix", message)
-        self.key_of(bytes(SHA256_BYTES))
+        parts = (("content.prefix", self.prefix, ""), ("content.suffix", self.suffix, self.suffix))
+        for part, given, suffix in parts:
+            try:
+                self._key(bytes(SHA256_BYTES), suffix)
+            except InvalidArgument as error:
+                message = f"{part} {given[:80]!r} makes no valid key: {error.message}"
+                raise InvalidArgument(error.reason, part, message) from None
 
     def key_of(self, sha256: bytes) -> BlobKey:
         """Return the key of the blob with this digest."""
+        return self._key(sha256, self.suffix)
+
+    def _key(self, sha256: bytes, suffix: str) -> BlobKey:
         if self.layout is Layout.HEX:
-            return BlobKey(f"{self.prefix}{sha256.hex()}{self.suffix}")
+            return BlobKey(f"{self.prefix}{sha256.hex()}{suffix}")
         name = base64.b32encode(_SHA2_256_MULTIHASH_PREFIX + sha256).decode().rstrip("=").lower()
         if self.layout is Layout.BASE32_MULTIHASH:
-            return BlobKey(f"{self.prefix}{name}{self.suffix}")
+            return BlobKey(f"{self.prefix}{name}{suffix}")
         return BlobKey(f"{self.prefix}{name[-3:-1]}/{name}.data")
 
     @property

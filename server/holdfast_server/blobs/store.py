@@ -1,11 +1,14 @@
 """What BlobStore means: a blob is there whole and verified, or not at all."""
 
+import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from holdfast_server import calls
 from holdfast_server.blobs import page_token
 from holdfast_server.blobs.address import RESERVED_PREFIXES, Address, BlobKey, ContentAddress, key_of
-from holdfast_server.errors import AlreadyExists, InvalidArgument, NotFound, Reason
+from holdfast_server.errors import AlreadyExists, IntegrityFailed, InvalidArgument, NotFound, Reason
 from holdfast_server.objects.base import (
     NO_ATTRIBUTES,
     OVERWRITE,
@@ -22,8 +25,10 @@ from holdfast_server.objects.base import (
 from holdfast_server.objects.body import NOTHING_DECLARED, Body, Chunk, Declared
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists
 from holdfast_server.objects.info import Attributes, ObjectInfo
-from holdfast_server.objects.key import check_text
+from holdfast_server.objects.key import ObjectKey, check_text
 from holdfast_server.objects.ranges import Range
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_MAX_BLOB_BYTES = 1 << 40
 """1 TiB."""
@@ -125,38 +130,72 @@ class BlobStore:
 
     def _put_content(self, address: ContentAddress, body: Body, attributes: Attributes) -> Put:
         known = body.header.sha256
-        name = (
-            NamedByContent(lambda sha256: address.key_of(sha256).object_key)
-            if known is None
-            else address.key_of(known).object_key
-        )
+        name: ObjectKey | NamedByContent = NamedByContent(lambda sha256: address.key_of(sha256).object_key)
+        condition: Condition = CreateOnly()
+        if known is not None:
+            name = address.key_of(known).object_key
+            if self._is_damaged(name):
+                # It is known what the bytes were: those that come.
+                _log.warning("A damaged blob was replaced", extra={"fields": {"key": name.text}})
+                condition = OVERWRITE
         try:
-            return Put(self._objects.put(name, body, condition=CreateOnly(), attributes=attributes), created=True)
+            return Put(self._objects.put(name, body, condition=condition, attributes=attributes), created=True)
         except ObjectExists as found:
             existing = found.existing
         # What arrived must be what was declared even where it is not needed.
-        if existing.sha256 == body.read_to_end().sha256:
-            return Put(existing, created=False)
-        message = f"other bytes stand under the content address {existing.key.text!r}"
-        raise AlreadyExists(Reason.CONTENT_CONFLICT, message, **existing.identity())
+        if existing.sha256 != body.read_to_end().sha256:
+            message = f"other bytes stand under the content address {existing.key.text!r}"
+            raise AlreadyExists(Reason.CONTENT_CONFLICT, message, **existing.identity())
+        if known is None and self._is_damaged(existing.key):
+            what = "the bytes that are there are damaged; a put that declares their sha256 replaces them"
+            raise IntegrityFailed(existing.key.text, what)
+        return Put(existing, created=False)
+
+    def _is_damaged(self, key: ObjectKey) -> bool:
+        """Read what is under a key, and tell whether that is not what was written; nothing there is not damage."""
+        try:
+            with self._objects.get(key) as reader:
+                for _ in reader:
+                    calls.check("reading what is there")
+        except ObjectNotFound:
+            return False
+        except IntegrityFailed:
+            return True
+        return False
 
     def get(self, address: Address, wanted: Range = WHOLE, *, condition: Condition = OVERWRITE) -> ObjectReader:
-        """Open a blob; the caller closes it. Raises `NotFound`, `RangeNotSatisfiable`, `PreconditionFailed`."""
+        """Open a blob; the caller closes it.
+
+        Raises `NotFound`, `RangeNotSatisfiable`, `PreconditionFailed`, and `IntegrityFailed` if other bytes stand under
+        a content address.
+        """
         try:
-            return self._objects.get(key_of(address), wanted, condition=condition)
+            reader = self._objects.get(key_of(address), wanted, condition=condition)
         except ObjectNotFound as missing:
             raise _not_found(missing) from None
+        try:
+            _check_content(address, reader.info)
+        except IntegrityFailed:
+            reader.close()
+            raise
+        return reader
 
     def stat(self, address: Address) -> ObjectInfo:
-        """Tell what is known of a blob. Raises `NotFound`."""
+        """Tell what is known of a blob. Raises `NotFound`, and `IntegrityFailed` as `get` does."""
         try:
-            return self._objects.stat(key_of(address))
+            info = self._objects.stat(key_of(address))
         except ObjectNotFound as missing:
             raise _not_found(missing) from None
+        _check_content(address, info)
+        return info
 
     def delete(self, address: Address, *, condition: Condition = OVERWRITE) -> bool:
-        """Delete a blob, and tell whether there was one. Raises `PreconditionFailed`."""
-        return self._objects.delete(key_of(address), condition=condition)
+        """Delete a blob, and tell whether there was one. Raises `PreconditionFailed`, `IntegrityFailed` as `get`."""
+        key = key_of(address)
+        if isinstance(address, ContentAddress):
+            with suppress(ObjectNotFound):  # the deletion tells that
+                _check_content(address, self._objects.stat(key))
+        return self._objects.delete(key, condition=condition)
 
     def list(self, query: BlobQuery) -> BlobPage:
         """Return one page of blobs. Raises `InvalidArgument` (INVALID_PAGE_TOKEN)."""
@@ -189,6 +228,12 @@ def _agreed(address: ContentAddress, declared: Declared) -> Declared:
         message = "sha256 and content.sha256 are both given, and differ"
         raise InvalidArgument(Reason.INVALID_DIGEST, "sha256", message)
     return replace(declared, sha256=address.sha256)
+
+
+def _check_content(address: Address, info: ObjectInfo) -> None:
+    """Raise `IntegrityFailed` if other bytes stand under a content address: a put by key can bring them there."""
+    if isinstance(address, ContentAddress) and info.sha256 != address.sha256:
+        raise IntegrityFailed(info.key.text, "other bytes stand under this content address")
 
 
 def _not_found(missing: ObjectNotFound) -> NotFound:

@@ -143,24 +143,18 @@ class Body:
         sha256 = _Sha256()
         trailer: Declared | None = None
         try:
-            gathered: list[Chunk] = []
-            room = PIECE_BYTES
+            cutter = _Cutter()
             for part in self._parts:
                 if isinstance(part, Declared):
                     trailer = part
                     continue
-                for chunk in _split(part, room):
-                    self._count(len(chunk.data))
-                    gathered.append(chunk)
-                    room -= len(chunk.data)
-                    if room == 0:
-                        piece = _join(gathered, crcs)
-                        sha256.update(piece)
-                        yield piece
-                        gathered = []
-                        room = PIECE_BYTES
-            if gathered:
-                piece = _join(gathered, crcs)
+                self._count(len(part.data))
+                for piece, crc32c in cutter.cut(part):
+                    crcs.append(crc32c)
+                    sha256.update(piece)
+                    yield piece
+            for piece, crc32c in cutter.rest():
+                crcs.append(crc32c)
                 sha256.update(piece)
                 yield piece
             self._check_complete(trailer)
@@ -221,23 +215,45 @@ class Body:
             raise BrokenUpload(Reason.CHECKSUM_MISMATCH, "sha256", message)
 
 
-def _split(chunk: Chunk, room: int) -> Iterator[Chunk]:
-    """Cut a chunk where a piece ends: after `room` bytes, and every 1 MiB from there."""
-    data = chunk.data
-    if len(data) <= room:
-        yield chunk
-        return
-    start, end = 0, room
-    while start < len(data):
-        yield Chunk(data[start:end])
-        start, end = end, end + PIECE_BYTES
+class _Cutter:
+    """Cuts chunks of any size into pieces of 1 MiB with their CRC-32C.
 
+    A chunk that is a piece passes as it is, with the checksum that the sender's was verified to be; what is gathered
+    from several takes no more memory than the piece that it becomes, however small they are.
+    """
 
-def _join(chunks: list[Chunk], crcs: "array[int]") -> bytes:
-    """Make the piece that the chunks are, and note its CRC-32C, computed only where the sender's cannot be taken."""
-    if len(chunks) == 1:
-        piece, crc = chunks[0]
-    else:
-        piece, crc = b"".join(chunk.data for chunk in chunks), None
-    crcs.append(google_crc32c.value(piece) if crc is None else crc)
-    return piece
+    def __init__(self) -> None:
+        self._only: Chunk | None = None
+        """What was gathered, while it is one chunk."""
+        self._gathered = bytearray()
+
+    def cut(self, chunk: Chunk) -> Iterator[tuple[bytes, int]]:
+        """Take a chunk, and yield the pieces that it completes."""
+        data = chunk.data
+        if self._only is None and not self._gathered and len(data) <= PIECE_BYTES:
+            self._only = chunk
+        else:
+            if self._only is not None:
+                self._gathered += self._only.data
+                self._only = None
+            start = 0
+            while start < len(data):
+                end = start + PIECE_BYTES - len(self._gathered)
+                self._gathered += data[start:end]
+                start = end
+                if len(self._gathered) == PIECE_BYTES:
+                    yield from self.rest()
+            return
+        if len(data) == PIECE_BYTES:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[tuple[bytes, int]]:
+        """Yield what was gathered as a piece, if anything was."""
+        if self._only is not None:
+            data, crc32c = self._only
+            self._only = None
+            yield data, google_crc32c.value(data) if crc32c is None else crc32c
+        elif self._gathered:
+            data = bytes(self._gathered)
+            self._gathered.clear()
+            yield data, google_crc32c.value(data)

@@ -51,7 +51,7 @@ class IfMatch:
             message = f"key {key.text!r} does not exist, and if_match_etag was given"
             raise PreconditionFailed(Reason.PRECONDITION_FAILED, message, key=key.text)
         if existing.etag != self.etag:
-            message = f"key {key.text!r} has etag {existing.etag!r}, not {self.etag!r}"
+            message = f"key {key.text!r} has etag {existing.etag!r}, not {self.etag[:80]!r}"
             raise PreconditionFailed(Reason.PRECONDITION_FAILED, message, **existing.identity())
 
 

@@ -8,9 +8,12 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from holdfast_server.errors import (
     AlreadyExists,
+    Cancelled,
+    DeadlineExceeded,
     HoldfastError,
     IntegrityFailed,
     PreconditionFailed,
+    ReadOnly,
     StorageFull,
     Unavailable,
 )
@@ -35,7 +38,7 @@ from holdfast_server.objects.ranges import Range
 
 _SECONDS = (0.00001, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 _OPERATIONS = ("put", "get", "stat", "delete", "list", "copy")
-_OUTCOMES = ("ok", "missing", "conflict", "refused", "failed")
+_OUTCOMES = ("ok", "missing", "conflict", "refused", "cancelled", "failed")
 
 
 class ObjectMetrics:
@@ -45,7 +48,7 @@ class ObjectMetrics:
         self.operations = Counter(
             "holdfast_object_operations",
             "Operations on backends. Outcomes: ok, missing (an answer), conflict (a condition did not hold), refused "
-            "(the caller's fault), failed (the backend's).",
+            "(the caller's fault), cancelled (the caller is gone), failed (the backend's).",
             ("backend", "operation", "outcome"),
             registry=registry,
         )
@@ -200,6 +203,8 @@ def _outcome(error: BaseException) -> str:
         return "missing"
     if isinstance(error, AlreadyExists | PreconditionFailed):
         return "conflict"
-    if isinstance(error, HoldfastError) and not isinstance(error, IntegrityFailed | StorageFull | Unavailable):
+    if isinstance(error, IntegrityFailed | ReadOnly | StorageFull | Unavailable):
+        return "failed"
+    if isinstance(error, HoldfastError) and not isinstance(error, Cancelled | DeadlineExceeded):
         return "refused"
-    return "failed"
+    return "cancelled"  # or what else ended the body: backends raise errors of ours only

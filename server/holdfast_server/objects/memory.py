@@ -10,6 +10,7 @@ from itertools import islice
 
 from sortedcontainers import SortedDict
 
+from holdfast_server import calls
 from holdfast_server.errors import StorageFull
 from holdfast_server.objects.base import (
     NO_ATTRIBUTES,
@@ -38,7 +39,9 @@ from holdfast_server.objects.reading import pieces_touched, verified_chunks
 DEFAULT_MAX_BYTES = 1 << 30
 
 OBJECT_OVERHEAD_BYTES = 1024
-"""What an object counts for beside its bytes: about what CPython takes for key, record and index entry."""
+_ENTRY_OVERHEAD_BYTES = 160
+_CHARACTER_BYTES = 4
+"""What CPython takes, rounded up: for an object and its place in the index, an entry of metadata, a character."""
 
 _LIST_BATCH = 256
 """Keys taken from the index at a time, so that a long list does not hold the lock."""
@@ -49,6 +52,18 @@ class _Object:
     info: ObjectInfo
     pieces: Sequence[bytes]
     crcs: "array[int]"
+
+    @property
+    def charge(self) -> int:
+        """What the object counts for, in bytes."""
+        return self.info.size_bytes + _overhead(self.info.key.text, self.info.attributes)
+
+
+def _overhead(key: str, attributes: Attributes) -> int:
+    """Return what an object counts for beside its bytes."""
+    entries = attributes.metadata.items()
+    characters = len(key) + len(attributes.content_type) + sum(len(name) + len(value) for name, value in entries)
+    return OBJECT_OVERHEAD_BYTES + len(entries) * _ENTRY_OVERHEAD_BYTES + characters * _CHARACTER_BYTES
 
 
 class _Reader(ObjectReader):
@@ -94,8 +109,7 @@ class MemoryStore(ObjectStore):
         if isinstance(name, ObjectKey):
             with self._lock:
                 condition.check(name, self._info(name))
-        reserved = OBJECT_OVERHEAD_BYTES
-        self._reserve(reserved)
+        reserved = 0
         try:
             pieces = []
             for piece in body:
@@ -104,6 +118,9 @@ class MemoryStore(ObjectStore):
                 pieces.append(piece)
             digests = body.digests
             key = name if isinstance(name, ObjectKey) else name.key_of(digests.sha256)
+            overhead = _overhead(key.text, attributes)
+            self._reserve(overhead)
+            reserved += overhead
             info = ObjectInfo(
                 key, digests.size_bytes, secrets.token_hex(16), digests.sha256, attributes, datetime.now(UTC)
             )
@@ -130,7 +147,7 @@ class MemoryStore(ObjectStore):
             condition.check(key, self._info(key))
             gone = self._objects.pop(key.text, None)
             if gone is not None:
-                self._used_bytes -= gone.info.size_bytes + OBJECT_OVERHEAD_BYTES
+                self._used_bytes -= gone.charge
         return gone is not None
 
     def list(self, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
@@ -138,6 +155,7 @@ class MemoryStore(ObjectStore):
         roller = Roller(query)
         position = first_position(query)
         while True:
+            calls.check("listing")
             with self._lock:
                 batch = list(islice(self._objects.irange(position, inclusive=(True, True)), _LIST_BATCH))
             if not batch:
@@ -164,7 +182,6 @@ class MemoryStore(ObjectStore):
     ) -> ObjectInfo:
         """Store the source's bytes under the target too, sharing them; see `ObjectStore.copy`."""
         found = self._find(source)
-        size = found.info.size_bytes + OBJECT_OVERHEAD_BYTES
         info = replace(
             found.info,
             key=target,
@@ -172,9 +189,11 @@ class MemoryStore(ObjectStore):
             update_time=datetime.now(UTC),
             attributes=found.info.attributes if attributes is None else attributes,
         )
+        copied = _Object(info, found.pieces, found.crcs)
+        size = copied.charge
         self._reserve(size)
         try:
-            self._publish(_Object(info, found.pieces, found.crcs), condition)
+            self._publish(copied, condition)
             size = 0
         finally:
             self._release(size)
@@ -196,11 +215,11 @@ class MemoryStore(ObjectStore):
     def _publish(self, new: _Object, condition: Condition) -> None:
         with self._lock:
             key = new.info.key
-            old = self._info(key)
-            condition.check(key, old)
+            condition.check(key, self._info(key))
+            old = self._objects.get(key.text)
             self._objects[key.text] = new
             if old is not None:
-                self._used_bytes -= old.size_bytes + OBJECT_OVERHEAD_BYTES
+                self._used_bytes -= old.charge
 
     def _reserve(self, size: int) -> None:
         with self._lock:

@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 _LABELS = ("grpc_type", "grpc_service", "grpc_method")
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _OK = grpc.StatusCode.OK
+_MAX_LOGGED_CHARACTERS = 1000
+_EARLY_SECONDS = 0.1
+"""A client gives up at its own deadline, which is a little before the one that the server was told."""
 
 CALL_FINISHED = "Call finished"
 
@@ -74,33 +77,31 @@ class _Method:
         self._started.inc()
         return time.perf_counter()
 
-    def end(
-        self, begun: float, context: grpc.ServicerContext, code: grpc.StatusCode, error: HoldfastError | None
-    ) -> None:
+    def end(self, begun: float, peer: str, code: grpc.StatusCode, error: HoldfastError | None) -> None:
         seconds = time.perf_counter() - begun
         handled = self._handled.get(code)
         if handled is None:
             handled = self._handled[code] = self._metrics.handled.labels(*self._labels, code.name)
         handled.inc()
         self._seconds.observe(seconds)
-        fields = {"method": self.path, "code": code.name, "seconds": round(seconds, 6), "peer": context.peer()}
+        fields = {"method": self.path, "code": code.name, "seconds": round(seconds, 6), "peer": peer}
         if error is not None:
-            fields |= {"reason": error.reason.value, "error": error.message}
+            fields |= {"reason": error.reason.value, "error": error.message[:_MAX_LOGGED_CHARACTERS]}
         self._log(fields)
 
 
 class _Guard:
     """One call on its way through: begins on enter, and turns what its handler raises into a status on exit."""
 
-    __slots__ = ("_admission", "_admitted", "_begun", "_context", "_method", "code", "error")
+    __slots__ = ("_admission", "_admitted", "_begun", "_context", "_deadline", "_method", "_peer")
 
     def __init__(self, method: _Method, admission: Admission, context: grpc.ServicerContext) -> None:
         self._method = method
         self._admission = admission
         self._context = context
         self._admitted = False
-        self.code = _OK
-        self.error: HoldfastError | None = None
+        self._peer = context.peer()  # now: it is gone with the call
+        self._deadline = time.monotonic() + context.time_remaining()
 
     def __enter__(self) -> None:
         self._begun = self._method.begin()
@@ -109,8 +110,7 @@ class _Guard:
         except HoldfastError as error:
             self._refuse(error)
         self._admitted = True
-        deadline = time.monotonic() + self._context.time_remaining()
-        calls.enter(calls.Call(deadline, self._context.is_active))
+        calls.enter(calls.Call(self._deadline, self._context.is_active))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         if error is None:
@@ -119,7 +119,7 @@ class _Guard:
             self._refuse(error)
         elif isinstance(error, GeneratorExit) or not self._context.is_active():
             # The client went away: gRPC drops the response iterator, or raises in the request iterator.
-            self._end(grpc.StatusCode.CANCELLED)
+            self._end(self._abandoned())
         else:
             _log.error("Call failed unexpectedly", exc_info=error, extra={"fields": {"method": self._method.path}})
             self._end(grpc.StatusCode.INTERNAL)
@@ -129,13 +129,18 @@ class _Guard:
         if error.reason is Reason.BACKEND_UNAVAILABLE:
             _log.error("Backend failed", exc_info=error, extra={"fields": {"method": self._method.path}})
         # A client that went away can look like an upload that ended early: nobody is there to be told of a fault.
-        self._end(code_of(error) if self._context.is_active() else grpc.StatusCode.CANCELLED, error)
+        self._end(code_of(error) if self._context.is_active() else self._abandoned(), error)
         self._context.abort_with_status(status_of(error))
+
+    def _abandoned(self) -> grpc.StatusCode:
+        """Return what became of a call that nobody waits for any more."""
+        is_late = time.monotonic() >= self._deadline - _EARLY_SECONDS
+        return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
 
     def _end(self, code: grpc.StatusCode, error: HoldfastError | None = None) -> None:
         if self._admitted:
             self._admission.leave()
-        self._method.end(self._begun, self._context, code, error)
+        self._method.end(self._begun, self._peer, code, error)
 
 
 def guarded(

@@ -1,5 +1,6 @@
 """The HTTP port: `/healthz`, `/readyz` and `/metrics`, for probes and Prometheus."""
 
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,8 +43,14 @@ class Probes:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Say nothing: probes come every few seconds."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            daemon_threads = True
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Say nothing: a client that went away is no event."""
+
+        self._server = Server((host, port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="probes", daemon=True)
         self._thread.start()
 

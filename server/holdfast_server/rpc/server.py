@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from holdfast_server.rpc.admission import Admission
@@ -30,6 +30,7 @@ _STOP_SECONDS = 0.2
 _STUCK_SECONDS = 2.0
 """How long a call that was cut off may take to notice: every wait looks within a second."""
 
+_REFLECTION_THREADS = 8
 _SECONDS_IN_MS = 1000
 _UNIX_SOCKET_UMASK = 0o177
 
@@ -102,7 +103,8 @@ class RpcServer:
         registrar = _Registrar(self._server, lambda handler, path: guarded(handler, path, metrics, self.admission, log))
         for register in services.values():
             register(cast("grpc.Server", registrar))
-        # Health has threads of its own: a probe must not wait behind a full pool.
+        # Health and reflection have threads of their own: a probe must not wait behind a full pool, and strangers who
+        # leave their reflection open must not fill it.
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(2, thread_name_prefix="health")
         )
@@ -110,7 +112,10 @@ class RpcServer:
         self._names = ("", *services)
         for name in self._names:
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            reflection.ReflectionServicer(names), cast("grpc.Server", _Registrar(self._server, _with_own_threads))
+        )
         self.addresses = tuple(_listen(self._server, address) for address in options.listen)
         """What is listened on, with the ports that were picked."""
         self._ready = threading.Event()
@@ -143,6 +148,21 @@ class RpcServer:
         self._server.stop(grace=_STOP_SECONDS).wait()
         self._pool.shutdown(wait=False, cancel_futures=True)
         return self.admission.wait_until_idle(_STUCK_SECONDS)
+
+
+class _OwnThreads:
+    """A handler's behavior that gRPC runs in a pool of its own."""
+
+    def __init__(self, behavior: Callable[..., Any]) -> None:
+        self._behavior = behavior
+        self.experimental_thread_pool = ThreadPoolExecutor(_REFLECTION_THREADS, thread_name_prefix="reflection")
+
+    def __call__(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._behavior(request, context)
+
+
+def _with_own_threads(handler: Any, _path: str) -> Any:
+    return handler._replace(stream_stream=_OwnThreads(handler.stream_stream))
 
 
 def channel_options(options: ServerOptions) -> dict[str, int]:

@@ -55,7 +55,9 @@ Global___ContentLayout: _TypeAlias = ContentLayout  # noqa: Y015
 
 @_typing.final
 class ContentAddress(_message.Message):
-    """Names a blob by the SHA-256 of its bytes. Such a blob is never overwritten."""
+    """Names a blob by the SHA-256 of its bytes. A put by content never overwrites, except a damaged blob by its own bytes. A
+    put by key can bring other bytes to the key that a content address makes: those are never served under that address.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -252,7 +254,8 @@ class PutBlobHeader(_message.Message):
     @_builtins.property
     def content(self) -> Global___ContentAddress:
         """A content address. Never overwrites: the same bytes found there are success with `created` false; other bytes are
-        ALREADY_EXISTS CONTENT_CONFLICT.
+        ALREADY_EXISTS CONTENT_CONFLICT. What is found there is read and verified first; damaged, it is replaced if its
+        sha256 is declared here, and DATA_LOSS INTEGRITY_FAILED otherwise.
         """
 
     @_builtins.property

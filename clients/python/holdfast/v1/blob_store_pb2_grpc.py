@@ -86,7 +86,8 @@ class BlobStoreServicer(object):
         """Stores a blob: a header, then chunks, then optionally a trailer. Refused or broken, it leaves the store as it was.
         Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH),
         ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED, READ_ONLY),
-        RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED).
+        RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS (INTEGRITY_FAILED) where a condition is on a damaged
+        blob.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,8 +96,8 @@ class BlobStoreServicer(object):
     def GetBlob(self, request, context):
         """Sends a blob or a range of it: first the info, then chunks. A failure found before the first byte is a status
         without any message. Errors: NOT_FOUND (BLOB_NOT_FOUND), OUT_OF_RANGE (RANGE_NOT_SATISFIABLE), INVALID_ARGUMENT
-        (INVALID_*), FAILED_PRECONDITION (PRECONDITION_FAILED), DATA_LOSS (INTEGRITY_FAILED), which can come after some
-        chunks: those were good.
+        (INVALID_*), FAILED_PRECONDITION (PRECONDITION_FAILED), DATA_LOSS (INTEGRITY_FAILED), also where other bytes stand
+        under a content address; it can come after some chunks: those were good.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +105,7 @@ class BlobStoreServicer(object):
 
     def StatBlob(self, request, context):
         """Tells what is known of a blob without its bytes. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_*),
-        DATA_LOSS (INTEGRITY_FAILED) where the record itself is damaged.
+        DATA_LOSS (INTEGRITY_FAILED) where the record itself is damaged, or other bytes stand under a content address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +113,8 @@ class BlobStoreServicer(object):
 
     def DeleteBlob(self, request, context):
         """Deletes a blob; deleting a missing one is no error. Errors: INVALID_ARGUMENT (INVALID_*), FAILED_PRECONDITION
-        (PRECONDITION_FAILED, also where if-match was given and nothing is there; READ_ONLY).
+        (PRECONDITION_FAILED, also where if-match was given and nothing is there; READ_ONLY), DATA_LOSS (INTEGRITY_FAILED)
+        where if-match is on a damaged blob, or other bytes stand under a content address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,21 +46,23 @@ class BlobStoreStub:
     """Stores a blob: a header, then chunks, then optionally a trailer. Refused or broken, it leaves the store as it was.
     Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH),
     ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED, READ_ONLY),
-    RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED).
+    RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS (INTEGRITY_FAILED) where a condition is on a damaged
+    blob.
     """
     GetBlob: _grpc.UnaryStreamMultiCallable[_blob_store_pb2.GetBlobRequest, _blob_store_pb2.GetBlobResponse]
     """Sends a blob or a range of it: first the info, then chunks. A failure found before the first byte is a status
     without any message. Errors: NOT_FOUND (BLOB_NOT_FOUND), OUT_OF_RANGE (RANGE_NOT_SATISFIABLE), INVALID_ARGUMENT
-    (INVALID_*), FAILED_PRECONDITION (PRECONDITION_FAILED), DATA_LOSS (INTEGRITY_FAILED), which can come after some
-    chunks: those were good.
+    (INVALID_*), FAILED_PRECONDITION (PRECONDITION_FAILED), DATA_LOSS (INTEGRITY_FAILED), also where other bytes stand
+    under a content address; it can come after some chunks: those were good.
     """
     StatBlob: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.StatBlobRequest, _blob_store_pb2.StatBlobResponse]
     """Tells what is known of a blob without its bytes. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_*),
-    DATA_LOSS (INTEGRITY_FAILED) where the record itself is damaged.
+    DATA_LOSS (INTEGRITY_FAILED) where the record itself is damaged, or other bytes stand under a content address.
     """
     DeleteBlob: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.DeleteBlobRequest, _blob_store_pb2.DeleteBlobResponse]
     """Deletes a blob; deleting a missing one is no error. Errors: INVALID_ARGUMENT (INVALID_*), FAILED_PRECONDITION
-    (PRECONDITION_FAILED, also where if-match was given and nothing is there; READ_ONLY).
+    (PRECONDITION_FAILED, also where if-match was given and nothing is there; READ_ONLY), DATA_LOSS (INTEGRITY_FAILED)
+    where if-match is on a damaged blob, or other bytes stand under a content address.
     """
     ListBlobs: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.ListBlobsRequest, _blob_store_pb2.ListBlobsResponse]
     """Lists blobs in byte order of their keys, a page at a time. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_DELIMITER,
@@ -85,21 +87,23 @@ class BlobStoreAsyncStub(BlobStoreStub):
     """Stores a blob: a header, then chunks, then optionally a trailer. Refused or broken, it leaves the store as it was.
     Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH),
     ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED, READ_ONLY),
-    RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED).
+    RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS (INTEGRITY_FAILED) where a condition is on a damaged
+    blob.
     """
     GetBlob: _aio.UnaryStreamMultiCallable[_blob_store_pb2.GetBlobRequest, _blob_store_pb2.GetBlobResponse]  # type: ignore[assignment]
     """Sends a blob or a range of it: first the info, then chunks. A failure found before the first byte is a status
     without any message. Errors: NOT_FOUND (BLOB_NOT_FOUND), OUT_OF_RANGE (RANGE_NOT_SATISFIABLE), INVALID_ARGUMENT
-    (INVALID_*), FAILED_PRECONDITION (PRECONDITION_FAILED), DATA_LOSS (INTEGRITY_FAILED), which can come after some
-    chunks: those were good.
+    (INVALID_*), FAILED_PRECONDITION (PRECONDITION_FAILED), DATA_LOSS (INTEGRITY_FAILED), also where other bytes stand
+    under a content address; it can come after some chunks: those were good.
     """
     StatBlob: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.StatBlobRequest, _blob_store_pb2.StatBlobResponse]  # type: ignore[assignment]
     """Tells what is known of a blob without its bytes. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_*),
-    DATA_LOSS (INTEGRITY_FAILED) where the record itself is damaged.
+    DATA_LOSS (INTEGRITY_FAILED) where the record itself is damaged, or other bytes stand under a content address.
     """
     DeleteBlob: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.DeleteBlobRequest, _blob_store_pb2.DeleteBlobResponse]  # type: ignore[assignment]
     """Deletes a blob; deleting a missing one is no error. Errors: INVALID_ARGUMENT (INVALID_*), FAILED_PRECONDITION
-    (PRECONDITION_FAILED, also where if-match was given and nothing is there; READ_ONLY).
+    (PRECONDITION_FAILED, also where if-match was given and nothing is there; READ_ONLY), DATA_LOSS (INTEGRITY_FAILED)
+    where if-match is on a damaged blob, or other bytes stand under a content address.
     """
     ListBlobs: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.ListBlobsRequest, _blob_store_pb2.ListBlobsResponse]  # type: ignore[assignment]
     """Lists blobs in byte order of their keys, a page at a time. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_DELIMITER,
@@ -127,7 +131,8 @@ class BlobStoreServicer(metaclass=_abc_1.ABCMeta):
         """Stores a blob: a header, then chunks, then optionally a trailer. Refused or broken, it leaves the store as it was.
         Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH),
         ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED, READ_ONLY),
-        RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED).
+        RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS (INTEGRITY_FAILED) where a condition is on a damaged
+        blob.
         """
 
     @_abc_1.abstractmethod
@@ -138,8 +143,8 @@ class BlobStoreServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_blob_store_pb2.GetBlobResponse], _abc.AsyncIterator[_blob_store_pb2.GetBlobResponse]]:
         """Sends a blob or a range of it: first the info, then chunks. A failure found before the first byte is a status
         without any message. Errors: NOT_FOUND (BLOB_NOT_FOUND), OUT_OF_RANGE (RANGE_NOT_SATISFIABLE), INVALID_ARGUMENT
-        (INVALID_*), FAILED_PRECONDITION (PRECONDITION_FAILED), DATA_LOSS (INTEGRITY_FAILED), which can come after some
-        chunks: those were good.
+        (INVALID_*), FAILED_PRECONDITION (PRECONDITION_FAILED), DATA_LOSS (INTEGRITY_FAILED), also where other bytes stand
+        under a content address; it can come after some chunks: those were good.
         """
 
     @_abc_1.abstractmethod
@@ -149,7 +154,7 @@ class BlobStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_blob_store_pb2.StatBlobResponse, _abc.Awaitable[_blob_store_pb2.StatBlobResponse]]:
         """Tells what is known of a blob without its bytes. Errors: NOT_FOUND (BLOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_*),
-        DATA_LOSS (INTEGRITY_FAILED) where the record itself is damaged.
+        DATA_LOSS (INTEGRITY_FAILED) where the record itself is damaged, or other bytes stand under a content address.
         """
 
     @_abc_1.abstractmethod
@@ -159,7 +164,8 @@ class BlobStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_blob_store_pb2.DeleteBlobResponse, _abc.Awaitable[_blob_store_pb2.DeleteBlobResponse]]:
         """Deletes a blob; deleting a missing one is no error. Errors: INVALID_ARGUMENT (INVALID_*), FAILED_PRECONDITION
-        (PRECONDITION_FAILED, also where if-match was given and nothing is there; READ_ONLY).
+        (PRECONDITION_FAILED, also where if-match was given and nothing is there; READ_ONLY), DATA_LOSS (INTEGRITY_FAILED)
+        where if-match is on a damaged blob, or other bytes stand under a content address.
         """
 
     @_abc_1.abstractmethod

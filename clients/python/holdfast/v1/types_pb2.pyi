@@ -30,7 +30,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BLOB_NOT_FOUND: _ErrorReason.ValueType  # 2
     """NOT_FOUND: no blob has this name."""
     ERROR_REASON_INVALID_ADDRESS: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT: the request names no blob: neither `key` nor `content` is set."""
+    """INVALID_ARGUMENT: the request names no blob: neither `key` nor `content` is set, or the layout is not a known one."""
     ERROR_REASON_INVALID_KEY: _ErrorReason.ValueType  # 4
     """INVALID_ARGUMENT: a key or prefix breaks the rules for keys."""
     ERROR_REASON_INVALID_DIGEST: _ErrorReason.ValueType  # 5
@@ -102,7 +102,7 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 1
 ERROR_REASON_BLOB_NOT_FOUND: ErrorReason.ValueType  # 2
 """NOT_FOUND: no blob has this name."""
 ERROR_REASON_INVALID_ADDRESS: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT: the request names no blob: neither `key` nor `content` is set."""
+"""INVALID_ARGUMENT: the request names no blob: neither `key` nor `content` is set, or the layout is not a known one."""
 ERROR_REASON_INVALID_KEY: ErrorReason.ValueType  # 4
 """INVALID_ARGUMENT: a key or prefix breaks the rules for keys."""
 ERROR_REASON_INVALID_DIGEST: ErrorReason.ValueType  # 5
@@ -172,8 +172,8 @@ class DataChunk(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The bytes: at least 1, at most 2 MiB (2,097,152); a larger chunk is INVALID_ARGUMENT TOO_LARGE. The server sends at
-    most 1 MiB a chunk, and 1 MiB is also the fastest size to send.
+    """The bytes: at least 1, at most 2 MiB (2,097,152); a larger chunk is INVALID_ARGUMENT TOO_LARGE, and a message above
+    4 MiB gRPC's own RESOURCE_EXHAUSTED. The server sends at most 1 MiB a chunk, the fastest size to send, too.
     """
     crc32c: _builtins.int
     """CRC-32C (Castagnoli, RFC 3720 appendix B.4) of `data`. Verified by the server when present, INVALID_ARGUMENT

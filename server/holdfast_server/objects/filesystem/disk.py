@@ -45,6 +45,10 @@ class Disk:
             if error.errno == errno.EBADF:
                 raise  # a fault of ours; on any other error the file is closed all the same
 
+    def changed_ns(self, fd: int) -> int:
+        """Return when a directory's entries last changed: nanoseconds since 1970."""
+        return os.fstat(fd).st_mtime_ns
+
     def size(self, fd: int) -> int:
         """Return a file's size in bytes."""
         return os.fstat(fd).st_size
@@ -130,18 +134,22 @@ class Disk:
 def make_directory(path: Path) -> None:
     """Make a directory and those above it, each synced in its parent, so that they survive a loss of power.
 
-    The last one's parent is synced even where it is there: whoever made it may have died before that.
+    Those that are there are synced as well: whoever made them may have died before that.
     """
-    if not path.parent.exists():
-        make_directory(path.parent)
-    found = path.exists()
-    path.mkdir(mode=0o700, exist_ok=True)
-    try:
-        sync_directory(path.parent)
-    except PermissionError:
+    path = path.absolute()
+    for directory in (*reversed(path.parents), path):
+        found = directory.exists()
         if not found:
-            raise
-        # It was made for us in a place that we may only pass through: its maker had to see to that.
+            directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            sync_directory(directory.parent)
+        except OSError as error:
+            if not found or error.errno not in _NOT_OURS_TO_SYNC:
+                raise
+
+
+_NOT_OURS_TO_SYNC = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL}
+"""Of a place that we may only pass through: who made a directory for us there had to see to that."""
 
 
 def sync_directory(path: Path) -> None:

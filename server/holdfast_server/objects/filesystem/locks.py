@@ -76,4 +76,4 @@ class Locks:
 
 
 def _busy(what: str) -> Unavailable:
-    return Unavailable(Reason.BACKEND_UNAVAILABLE, f"another process has held the lock of {what} for too long")
+    return Unavailable(Reason.BACKEND_UNAVAILABLE, f"somebody else has held the lock of {what} for too long")

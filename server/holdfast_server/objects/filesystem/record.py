@@ -63,8 +63,8 @@ def read(disk: Disk, fd: int, key: ObjectKey) -> ObjectInfo:
     magic, version, _flags, record_bytes, size_bytes, piece_bytes = _TRAILER.unpack_from(tail, -_TRAILER_BYTES)
     if magic != MAGIC:
         raise IntegrityFailed(key.text, "its file does not end with a record")
-    if version > VERSION:
-        raise IntegrityFailed(key.text, f"its file has format {version}; this server reads up to {VERSION}")
+    if version != VERSION:
+        raise IntegrityFailed(key.text, f"its file has format {version}, and this server reads {VERSION}")
     need = record_bytes + _TRAILER_BYTES
     if file_bytes != size_bytes + _CRC_BYTES * -(-size_bytes // PIECE_BYTES) + need or piece_bytes != PIECE_BYTES:
         raise IntegrityFailed(key.text, "its file has not the length that its record tells")

@@ -28,9 +28,9 @@ from holdfast_server.objects.base import (
     ObjectStore,
 )
 from holdfast_server.objects.body import Body, Chunk
-from holdfast_server.objects.conditions import Condition, Overwrite
+from holdfast_server.objects.conditions import Condition, ObjectExists, Overwrite
 from holdfast_server.objects.filesystem import record
-from holdfast_server.objects.filesystem.disk import Disk, make_directory, os_errors_translated
+from holdfast_server.objects.filesystem.disk import Disk, make_directory, os_errors_translated, sync_directory
 from holdfast_server.objects.filesystem.locks import Locks
 from holdfast_server.objects.filesystem.scratch import Scratch, ScratchFile
 from holdfast_server.objects.filesystem.tree import Tree
@@ -44,6 +44,7 @@ DEFAULT_LOCK_TIMEOUT_SECONDS = 10.0
 _WRITING_BYTES = 8 << 20
 """After so many bytes of an upload the disk begins, while more arrive: fsync then finds less to do at the end."""
 
+_DIRECTORIES = ("tree", "locks", "scratch")
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY
 _log = logging.getLogger(__name__)
 
@@ -93,9 +94,8 @@ class FilesystemStore(ObjectStore):
         self._store_id = store_id
         make_directory(root)
         with ExitStack() as stack:
-            tree_fd = self._open_directory(root / "tree", stack)
-            locks_fd = self._open_directory(root / "locks", stack)
-            scratch_fd = self._open_directory(root / "scratch", stack)
+            tree_fd, locks_fd, scratch_fd = (self._open_directory(root / name, stack) for name in _DIRECTORIES)
+            sync_directory(root)
             self._locks = Locks(self._disk, locks_fd, lock_timeout_seconds)
             self._tree = Tree(self._disk, tree_fd, self._locks)
             self._scratch = Scratch(self._disk, scratch_fd)
@@ -103,7 +103,7 @@ class FilesystemStore(ObjectStore):
             self._resources = stack.pop_all()
 
     def _open_directory(self, path: Path, stack: ExitStack) -> int:
-        make_directory(path)
+        path.mkdir(mode=0o700, exist_ok=True)
         fd = self._disk.open(str(path), _DIRECTORY_FLAGS)
         stack.callback(self._disk.close, fd)
         return fd
@@ -224,7 +224,11 @@ class FilesystemStore(ObjectStore):
         except ObjectNotFound:
             condition.check(key, None)
         else:
-            condition.check(key, existing)
+            try:
+                condition.check(key, existing)
+            except ObjectExists:
+                self._tree.settle(key)  # that it is there is an answer that callers build on
+                raise
 
     def _entry_record(self, fd: int, key: ObjectKey) -> EntryRecord | None:
         try:
