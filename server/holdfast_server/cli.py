@@ -1,5 +1,6 @@
 """The command `holdfast-server`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +67,16 @@ def settings() -> None:
         typer.echo(f"{setting.name}\n  {setting.variable}={setting.default}\n  {setting.description}")
 
 
+def _open_standard_files() -> None:
+    """Open what is closed of standard input, output and error: else an object's file could become standard error."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+
+
 def main() -> None:
     """Run the command line."""
+    _open_standard_files()
     cli()
