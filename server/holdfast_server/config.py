@@ -37,7 +37,7 @@ _ALLOCATOR = AllocatorOptions()
 Seconds = Annotated[float, Field(ge=0, le=_DAY_SECONDS)]
 SomeSeconds = Annotated[float, Field(gt=0, le=_DAY_SECONDS)]
 Int32 = Annotated[int, Field(ge=0, le=_MAX_INT32)]
-Int64 = Annotated[int, Field(ge=0, le=_MAX_INT64)]
+SomeInt64 = Annotated[int, Field(ge=1, le=_MAX_INT64)]
 
 BackendName = Literal["memory", "filesystem"]
 
@@ -61,7 +61,7 @@ class BlobStoreSettings(_Section):
     def _none_if_empty(cls, value: object) -> object:
         return None if value == "" else value
 
-    max_blob_bytes: Int64 = Field(default=DEFAULT_MAX_BLOB_BYTES, description="The largest blob.")
+    max_blob_bytes: SomeInt64 = Field(default=DEFAULT_MAX_BLOB_BYTES, description="The largest blob.")
 
 
 class MemorySettings(_Section):
@@ -77,8 +77,6 @@ class FilesystemSettings(_Section):
 
     lock_timeout_seconds: SomeSeconds = Field(
         default=DEFAULT_LOCK_TIMEOUT_SECONDS,
-        gt=0,
-        le=_DAY_SECONDS,
         description="The longest wait for another process's lock.",
     )
 
@@ -94,8 +92,6 @@ class RpcSettings(_Section):
     )
     keepalive_timeout_seconds: SomeSeconds = Field(
         default=_RPC.keepalive_timeout_seconds,
-        gt=0,
-        le=_DAY_SECONDS,
         description="An unanswered ping closes the connection after it.",
     )
     min_ping_seconds: Seconds = Field(default=_RPC.min_ping_seconds, description="Clients may ping no more often.")
@@ -114,7 +110,7 @@ class AllocatorSettings(_Section):
     mmap_threshold: Int32 = Field(default=_ALLOCATOR.mmap_threshold, description="M_MMAP_THRESHOLD, bytes.")
     trim_threshold: Int32 = Field(default=_ALLOCATOR.trim_threshold, description="M_TRIM_THRESHOLD, bytes.")
     top_pad: Int32 = Field(default=_ALLOCATOR.top_pad, description="M_TOP_PAD, bytes.")
-    arenas: Int32 = Field(default=_ALLOCATOR.arenas, description="M_ARENA_MAX.")
+    arenas: int = Field(default=_ALLOCATOR.arenas, ge=1, le=1024, description="M_ARENA_MAX.")
 
 
 class Settings(BaseSettings):
@@ -136,8 +132,6 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = Field(default=30.0, description="How long calls at work may take to finish at shutdown.")
     drain_notice_seconds: Seconds = Field(
         default=0.0,
-        ge=0,
-        le=_DAY_SECONDS,
         description="How long calls are still taken after NOT_SERVING was announced.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

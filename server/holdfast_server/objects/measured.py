@@ -143,7 +143,7 @@ class MeasuredStore(ObjectStore):
 
     def count_failure(self, error: HoldfastError) -> None:
         """Count a get that failed after it was opened."""
-        self._outcomes["get", _outcome(error)].inc()
+        self._outcomes["get", _outcome("get", error)].inc()
 
     def count(self, operation: str, seconds: float, outcome: str) -> None:
         """Count an operation that ended."""
@@ -171,7 +171,7 @@ class _Measured:
     ) -> None:
         seconds = time.perf_counter() - self._begun
         # GeneratorExit: the reader of a list has enough.
-        outcome = "ok" if error is None or isinstance(error, GeneratorExit) else _outcome(error)
+        outcome = "ok" if error is None or isinstance(error, GeneratorExit) else _outcome(self._operation, error)
         self._store.count(self._operation, seconds, outcome)
 
 
@@ -198,13 +198,16 @@ class _MeasuredReader(ObjectReader):
         self._reader.close()
 
 
-def _outcome(error: BaseException) -> str:
+def _outcome(operation: str, error: BaseException) -> str:
     if isinstance(error, ObjectNotFound):
         return "missing"
     if isinstance(error, AlreadyExists | PreconditionFailed):
         return "conflict"
     if isinstance(error, IntegrityFailed | ReadOnly | StorageFull | Unavailable):
         return "failed"
-    if isinstance(error, HoldfastError) and not isinstance(error, Cancelled | DeadlineExceeded):
+    if isinstance(error, Cancelled | DeadlineExceeded):
+        return "cancelled"
+    if isinstance(error, HoldfastError):
         return "refused"
-    return "cancelled"  # or what else ended the body: backends raise errors of ours only
+    # Backends raise errors of ours: anything else comes from a body whose sender is gone, or is a fault of the server.
+    return "cancelled" if operation == "put" else "failed"

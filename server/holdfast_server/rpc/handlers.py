@@ -128,14 +128,18 @@ class _Guard:
     def _refuse(self, error: HoldfastError) -> None:
         if error.reason is Reason.BACKEND_UNAVAILABLE:
             _log.error("Backend failed", exc_info=error, extra={"fields": {"method": self._method.path}})
-        # A client that went away can look like an upload that ended early: nobody is there to be told of a fault.
-        self._end(code_of(error) if self._context.is_active() else self._abandoned(), error)
+        # A client that went away can look like an upload that ended early, for a moment even while the call looks
+        # alive: nobody is there to be told of a fault.
+        is_gone = not self._context.is_active() or (error.reason is Reason.UPLOAD_INCOMPLETE and self._is_late())
+        self._end(self._abandoned() if is_gone else code_of(error), error)
         self._context.abort_with_status(status_of(error))
 
     def _abandoned(self) -> grpc.StatusCode:
         """Return what became of a call that nobody waits for any more."""
-        is_late = time.monotonic() >= self._deadline - _EARLY_SECONDS
-        return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
+        return grpc.StatusCode.DEADLINE_EXCEEDED if self._is_late() else grpc.StatusCode.CANCELLED
+
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self._deadline - _EARLY_SECONDS
 
     def _end(self, code: grpc.StatusCode, error: HoldfastError | None = None) -> None:
         if self._admitted:
