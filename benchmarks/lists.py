@@ -12,6 +12,7 @@ from benchmarks.table import Table, verdict, written
 from benchmarks.traffic import Caller
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast_server.blobs.store import BlobQuery, BlobStore
+from holdfast_server.data_directory import open_data_directory
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.filesystem import FilesystemStore
@@ -61,7 +62,7 @@ def run(options: Options) -> list[Table]:
 
 def _files(data: Path, stack: ExitStack) -> FilesystemStore:
     """Return a store in the place where a server with this data directory has its own."""
-    store = FilesystemStore(data / "objects", disk=_UnsyncedDisk())
+    store = FilesystemStore(open_data_directory(data).objects, disk=_UnsyncedDisk())
     stack.callback(store.close)
     return store
 
