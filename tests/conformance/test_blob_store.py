@@ -7,7 +7,6 @@ two families with one set of reasons, so reasons are what is compared.
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,10 @@ import holdfast
 import holdfast_server.errors
 from holdfast import BlobEntry, CommonPrefix, Content, Layout
 from holdfast_server.blobs.store import BlobStore
-from holdfast_server.errors import HoldfastError
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.filesystem import FilesystemStore
 from holdfast_server.objects.memory import MemoryStore
-from tests.support.direct_blobs import DirectBlobs
+from tests.support.direct_blobs import DirectBlobs, refused
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 
@@ -49,16 +47,6 @@ def blobs(all_blobs: Blobs) -> Blobs:
     for key in keys(all_blobs):
         all_blobs.delete(key)
     return all_blobs
-
-
-@contextmanager
-def refused(reason: str) -> Iterator[None]:
-    found = ""
-    try:
-        yield
-    except (HoldfastError, holdfast.HoldfastError) as error:
-        found = error.reason
-    assert found == reason
 
 
 def keys(blobs: Blobs, prefix: str = "") -> list[str]:

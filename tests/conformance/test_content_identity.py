@@ -17,12 +17,11 @@ from holdfast import Content
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1 import blob_store_pb2_grpc
 from holdfast_server.blobs.store import BlobStore
-from holdfast_server.errors import HoldfastError
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.filesystem import FilesystemStore
 from holdfast_server.objects.memory import MemoryStore
 from tests.support import statuses
-from tests.support.direct_blobs import DirectBlobs
+from tests.support.direct_blobs import DirectBlobs, refused
 from tests.support.server_process import ServerProcess
 
 DATA = b"hello world" * 500
@@ -78,16 +77,6 @@ def on_files(request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogC
     """The backend whose bytes can be damaged, with the wire and without."""
     with place(request.param, "filesystem", tmp_path, caplog) as made:
         yield made
-
-
-@contextmanager
-def refused(reason: str) -> Iterator[None]:
-    found = ""
-    try:
-        yield
-    except (HoldfastError, holdfast.HoldfastError) as error:
-        found = error.reason
-    assert found == reason
 
 
 def test_other_bytes_under_its_key_are_not_taken_for_the_content(anywhere: Place) -> None:

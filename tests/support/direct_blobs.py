@@ -1,12 +1,14 @@
 """A `BlobStore` without the wire, behind the methods of the client's `Blobs`: so that one suite runs on both."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 import holdfast
 from holdfast_server.blobs.address import Address, BlobKey, ContentAddress, Layout
 from holdfast_server.blobs.store import BlobQuery, BlobStore
+from holdfast_server.errors import HoldfastError
 from holdfast_server.objects.base import OVERWRITE, ObjectReader
 from holdfast_server.objects.body import Chunk, Declared
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch
@@ -94,6 +96,17 @@ class DirectBlobs:
             token = page.next_page_token
             if not token:
                 return
+
+
+@contextmanager
+def refused(reason: str) -> Iterator[None]:
+    """Expect the block to be refused for this reason, by the bare store or by the client."""
+    found = ""
+    try:
+        yield
+    except (HoldfastError, holdfast.HoldfastError) as error:
+        found = error.reason
+    assert found == reason
 
 
 def _if_match(etag: str | None) -> Condition:

@@ -1,7 +1,7 @@
 """How glibc's malloc treats messages of 1 MiB.
 
 By default such a message is mapped and unmapped each time, or stays in one of many arenas. The defaults here met the
-bounds on memory and gained the most: unary calls of 8 MiB ran 34 times a second without, and 99 with them.
+bounds on memory and gained the most: in a trial, unary calls of 8 MiB ran 34 times a second without, and 99 with them.
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 Every download's response is `oneof part { <Noun>Info info = 1; DataChunk chunk = 2; }`, and a `DataChunk` is
 `bytes data = 1; optional fixed32 crc32c = 2`. Building the bytes of such a message directly saves a protobuf object and
-a copy per MiB: measured 1.0 of the bare ceiling against 0.77. A test parses what this makes with the generated code.
+a copy per MiB: in a trial, 1.0 of the bare ceiling against 0.77. A test parses what this makes with the generated code.
 """
 
 import struct
