@@ -156,3 +156,12 @@ def test_the_field_that_makes_no_key_is_named(server: ServerProcess, content: pb
                 call()
             assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "INVALID_KEY")
             assert refusal.fields == [field]
+
+
+def test_a_replacement_that_fails_is_not_logged_as_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with place("direct", "filesystem", tmp_path, caplog) as made:
+        made.blobs.put(CONTENT, DATA)
+        made.file().write_bytes(b"?" + made.file().read_bytes()[1:])
+        with refused("CHECKSUM_MISMATCH"):
+            made.blobs.put(CONTENT, DATA[1:])
+        assert not made.has_logged(HEALED)

@@ -113,7 +113,8 @@ class BlobStore:
     ) -> Put:
         """Store a blob, whole and as declared, or leave all as it was.
 
-        A content address never overwrites: the same bytes found there are success. Raises `BrokenUpload`,
+        A content address never overwrites: the same bytes found there are success. What is found is read first, and
+        replaced if it is damaged and the digest of what comes was declared. Raises `BrokenUpload`,
         `InvalidArgument`, `AlreadyExists` (ALREADY_EXISTS, CONTENT_CONFLICT), `PreconditionFailed`, and what
         `ObjectStore.put` raises.
         """
@@ -131,15 +132,15 @@ class BlobStore:
     def _put_content(self, address: ContentAddress, body: Body, attributes: Attributes) -> Put:
         known = body.header.sha256
         name: ObjectKey | NamedByContent = NamedByContent(lambda sha256: address.key_of(sha256).object_key)
-        condition: Condition = CreateOnly()
         if known is not None:
             name = address.key_of(known).object_key
             if self._is_damaged(name):
                 # It is known what the bytes were: those that come.
+                replaced = self._objects.put(name, body, attributes=attributes)
                 _log.warning("A damaged blob was replaced", extra={"fields": {"key": name.text}})
-                condition = OVERWRITE
+                return Put(replaced, created=True)
         try:
-            return Put(self._objects.put(name, body, condition=condition, attributes=attributes), created=True)
+            return Put(self._objects.put(name, body, condition=CreateOnly(), attributes=attributes), created=True)
         except ObjectExists as found:
             existing = found.existing
         # What arrived must be what was declared even where it is not needed.
