@@ -1,11 +1,19 @@
 """Fixtures for all tests. `tests/README.md` is the map."""
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from tests.support import s3_met
+from tests.support.s3_servers import MinioServer, MotoServer, RcloneServer, S3Server
 from tests.support.server_process import ServerProcess
+
+_Kind = TypeVar("_Kind", bound=S3Server)
+
+_OUTPUT_LINES = 100
 
 
 @pytest.fixture(params=["memory", "filesystem"])
@@ -20,3 +28,75 @@ def filesystem_server(tmp_path: Path) -> Iterator[ServerProcess]:
     """A real server process on a directory of its own: `tmp_path / "data"`."""
     with ServerProcess(tmp_path / "data") as process:
         yield process
+
+
+def _running(kind: type[_Kind]) -> Iterator[_Kind]:
+    s3_met.require(kind)
+    with kind() as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoServer]:
+    """moto, shared by the tests of a worker. Who stops a server starts one of their own."""
+    yield from _running(MotoServer)
+
+
+@pytest.fixture(scope="session")
+def minio() -> Iterator[MinioServer]:
+    """MinIO, shared likewise."""
+    yield from _running(MinioServer)
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Iterator[RcloneServer]:
+    """rclone, shared likewise."""
+    yield from _running(RcloneServer)
+
+
+@pytest.fixture(params=[kind.name for kind in s3_met.KINDS])
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """Each of the shared S3 servers."""
+    shared: S3Server = request.getfixturevalue(request.param)
+    return shared
+
+
+@pytest.fixture
+def fresh_bucket() -> Iterator[Callable[[S3Server], str]]:
+    """What makes an empty bucket on an S3 server, and returns its name."""
+    made: list[tuple[S3Server, str]] = []
+
+    def make(on: S3Server) -> str:
+        name = f"test-{secrets.token_hex(8)}"
+        on.make_bucket(name)
+        made.append((on, name))
+        return name
+
+    yield make
+    for on, name in made:
+        on.empty_bucket(name)  # moto and rclone keep all that they have in memory.
+
+
+def pytest_report_header() -> str:
+    """Say which S3 servers there are. Only the controller of a distributed run has a header and a summary."""
+    return s3_met.line()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it again at the end, where it is read."""
+    complete = not s3_met.missing()
+    terminalreporter.write_sep("=", s3_met.line(), green=complete, red=not complete, bold=not complete)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the S3 servers of a failed test have printed."""
+    report = yield
+    if report.failed and call.when == "call" and isinstance(item, pytest.Function):
+        for server in item.funcargs.values():
+            if isinstance(server, S3Server):
+                output = "\n".join(server.output.splitlines()[-_OUTPUT_LINES:])
+                report.sections.append((f"Output of {server.name}", output))
+    return report
