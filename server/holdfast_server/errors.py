@@ -6,10 +6,13 @@ HoldfastError
 ├── NotFound                 it is not there
 ├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
 ├── AlreadyExists            the name is taken: the etag and sha256 of what is there are in `details`
-├── PreconditionFailed       read the fresh state first; or: this store cannot do that
+├── PreconditionFailed       read the fresh state first
+├── ConditionUnsupported     do without: this store cannot keep the condition
+├── ConcurrentModification   read the fresh state, and try again: others were at it too
 ├── ReadOnly                 an operator has to make the store writable
 ├── IntegrityFailed          the stored bytes are damaged: restore them from elsewhere
 ├── StorageFull              an operator has to make room
+├── BackendRefused           an operator has to mend the backend's credentials or its bucket
 ├── Unavailable              try again, not before `retry_after_seconds`
 ├── Overloaded               the same, and more slowly
 ├── DeadlineExceeded         the caller's time was up
@@ -47,12 +50,17 @@ class Reason(StrEnum):
     ALREADY_EXISTS = "ALREADY_EXISTS"
     CONTENT_CONFLICT = "CONTENT_CONFLICT"
     PRECONDITION_FAILED = "PRECONDITION_FAILED"
+    CONDITION_UNSUPPORTED = "CONDITION_UNSUPPORTED"
+    CONCURRENT_MODIFICATION = "CONCURRENT_MODIFICATION"
     READ_ONLY = "READ_ONLY"
     INTEGRITY_FAILED = "INTEGRITY_FAILED"
+    BACKEND_AUTH = "BACKEND_AUTH"
+    BUCKET_MISSING = "BUCKET_MISSING"
     BACKEND_UNAVAILABLE = "BACKEND_UNAVAILABLE"
     DRAINING = "DRAINING"
     STORAGE_FULL = "STORAGE_FULL"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    SPOOL_FULL = "SPOOL_FULL"
     OVERLOADED = "OVERLOADED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     CANCELLED = "CANCELLED"
@@ -103,6 +111,20 @@ class PreconditionFailed(HoldfastError):
     """If-match failed."""
 
 
+class ConditionUnsupported(HoldfastError):
+    """This store cannot keep the condition that was asked for, and it is not pretended that it can."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.CONDITION_UNSUPPORTED, message)
+
+
+class ConcurrentModification(HoldfastError):
+    """Others changed the same thing meanwhile."""
+
+    def __init__(self, message: str, **details: str) -> None:
+        super().__init__(Reason.CONCURRENT_MODIFICATION, message, **details)
+
+
 class ReadOnly(HoldfastError):
     """The backend can be read but not written."""
 
@@ -122,6 +144,10 @@ class StorageFull(HoldfastError):
 
     def __init__(self, message: str, reason: Reason = Reason.STORAGE_FULL) -> None:
         super().__init__(reason, message)
+
+
+class BackendRefused(HoldfastError):
+    """The backend is there and will not serve us: BACKEND_AUTH, BUCKET_MISSING."""
 
 
 class Unavailable(HoldfastError):

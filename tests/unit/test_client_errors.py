@@ -78,6 +78,8 @@ def _server_error(reason: Reason) -> server_errors.HoldfastError:
     kind = getattr(server_errors, errors.CLASS_BY_REASON[reason].__name__)
     by_kind: dict[type[server_errors.HoldfastError], Any] = {
         server_errors.RangeNotSatisfiable: lambda: kind("outside", 17),
+        server_errors.ConditionUnsupported: lambda: kind("cannot"),
+        server_errors.ConcurrentModification: lambda: kind("others were faster"),
         server_errors.ReadOnly: lambda: kind("read-only"),
         server_errors.IntegrityFailed: lambda: kind("a/b", "damaged"),
         server_errors.StorageFull: lambda: kind("full", reason),

@@ -16,8 +16,11 @@ from holdfast.content import Content, Layout
 from holdfast.downloads import BlobReader
 from holdfast.errors import (
     AlreadyExists,
+    BackendRefused,
     BrokenUpload,
     Cancelled,
+    ConcurrentModification,
+    ConditionUnsupported,
     DeadlineExceeded,
     HoldfastError,
     IntegrityFailed,
@@ -33,11 +36,12 @@ from holdfast.errors import (
 )
 from holdfast.results import BlobEntry, BlobInfo, BlobPage, ByteRange, CommonPrefix, PutResult
 from holdfast.retrying import Retrier
-from holdfast.server_info import BackendInfo, ServerInfo, ServerLimits, ServiceInfo
+from holdfast.server_info import BackendInfo, ConditionModes, ServerInfo, ServerLimits, ServiceInfo
 
 __all__ = [
     "AlreadyExists",
     "BackendInfo",
+    "BackendRefused",
     "BlobEntry",
     "BlobInfo",
     "BlobPage",
@@ -48,6 +52,9 @@ __all__ = [
     "Cancelled",
     "Client",
     "CommonPrefix",
+    "ConcurrentModification",
+    "ConditionModes",
+    "ConditionUnsupported",
     "Content",
     "DeadlineExceeded",
     "HoldfastError",

@@ -23,6 +23,7 @@ _EXIT_CODES: tuple[tuple[type[errors.HoldfastError], int], ...] = (
     (errors.NotFound, 3),
     (errors.AlreadyExists, 4),
     (errors.PreconditionFailed, 4),
+    (errors.ConcurrentModification, 4),
     (errors.IntegrityFailed, 5),
     (errors.Unavailable, 6),
     (errors.Overloaded, 6),
@@ -36,7 +37,7 @@ _EPILOG = """**Exit codes**
 - 1: another failure, e.g. of a local file, or a full store
 - 2: wrong usage, or an argument that breaks a rule
 - 3: there is no such blob
-- 4: a condition failed: --create-only, --if-match, or other bytes under a content address
+- 4: a condition failed: --create-only, --if-match, other bytes under a content address, or others were faster
 - 5: the bytes are damaged
 - 6: the server cannot be reached, is overloaded, or did not answer in time
 - 130: interrupted
@@ -103,9 +104,13 @@ def _info(context: typer.Context) -> None:
     for service in info.services:
         backend = service.backend
         facts = [backend.name, f"durability {backend.durability}", f"conditions {backend.condition_mode}"]
+        modes = asdict(backend.conditions)
+        facts += [f"of {name} {mode}" for name, mode in modes.items() if mode != backend.condition_mode]
         facts.append("nested keys" if backend.nested_keys else "no nested keys")
         if backend.store_id:
             facts.append(f"store {backend.store_id}")
+        if backend.not_ready_reason:
+            facts.append(f"NOT READY: {backend.not_ready_reason}")
         rows[service.name] = ", ".join(facts)
     session.output.table(rows | {name: str(limit) for name, limit in asdict(info.limits).items()})
 

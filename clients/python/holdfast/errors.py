@@ -7,10 +7,13 @@ HoldfastError
 ├── NotFound                 it is not there
 ├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
 ├── AlreadyExists            the name is taken: `etag` and `sha256` (hex) of what is there are in `details`
-├── PreconditionFailed       read the fresh state first; or: this store cannot do that
+├── PreconditionFailed       read the fresh state first
+├── ConditionUnsupported     do without: this store cannot keep the condition
+├── ConcurrentModification   read the fresh state, and try again: others were at it too
 ├── ReadOnly                 an operator has to make the store writable
 ├── IntegrityFailed          the bytes are damaged, at rest or on their way: they are not to be used
 ├── StorageFull              an operator has to make room
+├── BackendRefused           an operator has to mend the backend's credentials or its bucket
 ├── Unavailable              try again, not before `retry_after_seconds`
 ├── Overloaded               the same, and more slowly
 ├── DeadlineExceeded         there was no answer in time
@@ -82,6 +85,14 @@ class PreconditionFailed(HoldfastError):
     """If-match failed, or the blob changed while it was read."""
 
 
+class ConditionUnsupported(HoldfastError):
+    """The store cannot keep the condition that was asked for."""
+
+
+class ConcurrentModification(HoldfastError):
+    """Others changed the same thing meanwhile."""
+
+
 class ReadOnly(HoldfastError):
     """The store can be read but not written."""
 
@@ -92,6 +103,10 @@ class IntegrityFailed(HoldfastError):
 
 class StorageFull(HoldfastError):
     """There is no room left."""
+
+
+class BackendRefused(HoldfastError):
+    """The server's backend is there and will not serve it: its credentials are refused, or its bucket is missing."""
 
 
 class _TryAgain(HoldfastError):
@@ -150,12 +165,17 @@ CLASS_BY_REASON: dict[str, type[HoldfastError]] = {
     "ALREADY_EXISTS": AlreadyExists,
     "CONTENT_CONFLICT": AlreadyExists,
     "PRECONDITION_FAILED": PreconditionFailed,
+    "CONDITION_UNSUPPORTED": ConditionUnsupported,
+    "CONCURRENT_MODIFICATION": ConcurrentModification,
     "READ_ONLY": ReadOnly,
     "INTEGRITY_FAILED": IntegrityFailed,
+    "BACKEND_AUTH": BackendRefused,
+    "BUCKET_MISSING": BackendRefused,
     "BACKEND_UNAVAILABLE": Unavailable,
     "DRAINING": Unavailable,
     "STORAGE_FULL": StorageFull,
     "QUOTA_EXCEEDED": StorageFull,
+    "SPOOL_FULL": StorageFull,
     "OVERLOADED": Overloaded,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "CANCELLED": Cancelled,
@@ -168,6 +188,7 @@ _CLASS_BY_CODE: dict[grpc.StatusCode, type[HoldfastError]] = {
     grpc.StatusCode.OUT_OF_RANGE: RangeNotSatisfiable,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
+    grpc.StatusCode.ABORTED: ConcurrentModification,
     grpc.StatusCode.DATA_LOSS: IntegrityFailed,
     # gRPC's own refusal of too many calls; a full store says so by its reason, and see `_TOO_LARGE`.
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,

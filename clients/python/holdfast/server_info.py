@@ -1,8 +1,10 @@
 """What a server is and what it can do."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from holdfast.v1 import server_pb2 as pb
+from holdfast.v1 import types_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +22,27 @@ class ServerLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ConditionModes:
+    """How conditions are kept, by operation; `large_put` are puts that go to S3 in parts.
+
+    `atomic` (among all processes that share the store), `checked` (looked at first, then written: atomic among the
+    callers of one server only), `unsupported` (refused), or `unknown` (a remote backend that has not answered yet).
+    """
+
+    put: str
+    large_put: str
+    delete: str
+    copy: str
+
+
+@dataclass(frozen=True, slots=True)
 class BackendInfo:
     """What keeps a service's bytes.
 
-    `durability` is what an acknowledged write survives: `process` (nothing) or `disk` (loss of power).
-    `condition_mode`: how conditions on writes are kept, `atomic` or not. `nested_keys`: whether `a` and `a/b` can exist
-    side by side. `store_id` is a data directory's random id; empty for memory.
+    `durability` is what an acknowledged write survives: `process` (nothing), `disk` (loss of power) or `remote` (loss
+    of the server's machine). `condition_mode`: the weaker of `conditions.put` and `conditions.large_put`.
+    `nested_keys`: whether `a` and `a/b` can exist side by side. `store_id` is the random id of a data directory or a
+    bucket; empty for memory. `not_ready_reason` says why the backend cannot be used now, as errors do; empty: it can.
     """
 
     name: str
@@ -33,6 +50,8 @@ class BackendInfo:
     condition_mode: str
     nested_keys: bool
     store_id: str
+    conditions: ConditionModes
+    not_ready_reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +83,37 @@ def _backend(message: pb.BackendInfo) -> BackendInfo:
     return BackendInfo(
         name=message.name,
         durability=_DURABILITIES.get(message.durability, "unknown"),
-        condition_mode=_CONDITION_MODES.get(message.condition_mode, "unknown"),
+        condition_mode=_mode(message.condition_mode),
         nested_keys=message.nested_keys,
         store_id=message.store_id,
+        conditions=ConditionModes(
+            put=_mode(message.conditions.put),
+            large_put=_mode(message.conditions.large_put),
+            delete=_mode(message.conditions.delete),
+            copy=_mode(message.conditions.copy),
+        ),
+        not_ready_reason=_reason(message.not_ready_reason),
     )
 
 
-_DURABILITIES = {pb.DURABILITY_PROCESS: "process", pb.DURABILITY_DISK: "disk"}
-_CONDITION_MODES = {pb.CONDITION_MODE_ATOMIC: "atomic"}
+def _mode(mode: int) -> str:
+    return _CONDITION_MODES.get(mode, "unknown")
+
+
+def _reason(reason: int) -> str:
+    names = {number: name for name, number in types_pb2.ErrorReason.items()}
+    name = names.get(cast("types_pb2.ErrorReason.ValueType", reason), "unknown")
+    return "" if reason == types_pb2.ERROR_REASON_UNSPECIFIED else name.removeprefix("ERROR_REASON_")
+
+
+_DURABILITIES = {
+    pb.DURABILITY_PROCESS: "process",
+    pb.DURABILITY_DISK: "disk",
+    pb.DURABILITY_REMOTE: "remote",
+}
+_CONDITION_MODES: dict[int, str] = {
+    pb.CONDITION_MODE_ATOMIC: "atomic",
+    pb.CONDITION_MODE_CHECKED: "checked",
+    pb.CONDITION_MODE_UNSUPPORTED: "unsupported",
+}
 """What a newer server may say beyond these is `unknown`."""

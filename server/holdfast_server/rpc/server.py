@@ -109,38 +109,44 @@ class RpcServer:
             experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(2, thread_name_prefix="health")
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._names = ("", *services)
-        for name in self._names:
-            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._lock = threading.Lock()
+        self._serving = dict.fromkeys(services, False)
+        self._is_stopping = False
+        self._announce()
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
             reflection.ReflectionServicer(names), cast("grpc.Server", _Registrar(self._server, _with_own_threads))
         )
         self.addresses = tuple(_listen(self._server, address) for address in options.listen)
         """What is listened on, with the ports that were picked."""
-        self._ready = threading.Event()
         self._server.start()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the server wants calls."""
-        return self._ready.is_set()
+        """Whether every service is SERVING."""
+        return not self._is_stopping and all(self._serving.values())
 
-    def announce_ready(self) -> None:
-        """Say SERVING for every service."""
-        for name in self._names:
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._ready.set()
+    def announce(self, names: Iterable[str], *, serving: bool) -> None:
+        """Say of these services whether they are SERVING. The server as a whole is where all of them are."""
+        with self._lock:
+            self._serving |= dict.fromkeys(names, serving)
+            self._announce()
 
     def announce_shutdown(self) -> None:
         """Say NOT_SERVING for every service, for good; calls are still taken."""
-        self._ready.clear()
+        with self._lock:
+            self._is_stopping = True
         self._health.enter_graceful_shutdown()
 
     def drain(self, seconds: float) -> bool:
         """Refuse new calls with DRAINING, and wait for those at work; tells whether all of them finished in time."""
         self.admission.close()
         return self.admission.wait_until_idle(seconds)
+
+    def _announce(self) -> None:
+        for name, serving in {"": all(self._serving.values()), **self._serving}.items():
+            status = health_pb2.HealthCheckResponse
+            self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     def stop(self) -> bool:
         """Cut off what is left, and stop; tells whether no call is at work any more."""

@@ -246,7 +246,7 @@ class PutBlobHeader(_message.Message):
     sha256: _builtins.bytes
     """SHA-256 of the bytes to come: 32 raw bytes, or empty. What arrives must match."""
     content_type: _builtins.str
-    """Media type: at most 255 printable ASCII characters, or empty."""
+    """Media type: at most 255 printable ASCII characters without a space at either end, or empty."""
     create_only: _builtins.bool
     """True: refuse with ALREADY_EXISTS if the key is taken. False: overwrite, as if the field were not set."""
     if_match_etag: _builtins.str

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from holdfast.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,6 +32,8 @@ class _DurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durability
     """Nothing: it is gone with the process."""
     DURABILITY_DISK: _Durability.ValueType  # 2
     """Loss of power: bytes and directory entries were synced to the disk."""
+    DURABILITY_REMOTE: _Durability.ValueType  # 3
+    """Loss of this machine: a remote store keeps it, as durably as that store does."""
 
 class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
     """What an acknowledged write survives."""
@@ -41,6 +44,8 @@ DURABILITY_PROCESS: Durability.ValueType  # 1
 """Nothing: it is gone with the process."""
 DURABILITY_DISK: Durability.ValueType  # 2
 """Loss of power: bytes and directory entries were synced to the disk."""
+DURABILITY_REMOTE: Durability.ValueType  # 3
+"""Loss of this machine: a remote store keeps it, as durably as that store does."""
 Global___Durability: _TypeAlias = Durability  # noqa: Y015
 
 class _ConditionMode:
@@ -53,6 +58,10 @@ class _ConditionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conditi
     """Not used."""
     CONDITION_MODE_ATOMIC: _ConditionMode.ValueType  # 1
     """Atomically, among all processes that share the store."""
+    CONDITION_MODE_CHECKED: _ConditionMode.ValueType  # 2
+    """Looked at first, then written: atomic among the callers of one server only."""
+    CONDITION_MODE_UNSUPPORTED: _ConditionMode.ValueType  # 3
+    """Not at all: refused with CONDITION_UNSUPPORTED."""
 
 class ConditionMode(_ConditionMode, metaclass=_ConditionModeEnumTypeWrapper):
     """How the backend keeps `create_only` and `if_match_etag`."""
@@ -61,6 +70,10 @@ CONDITION_MODE_UNSPECIFIED: ConditionMode.ValueType  # 0
 """Not used."""
 CONDITION_MODE_ATOMIC: ConditionMode.ValueType  # 1
 """Atomically, among all processes that share the store."""
+CONDITION_MODE_CHECKED: ConditionMode.ValueType  # 2
+"""Looked at first, then written: atomic among the callers of one server only."""
+CONDITION_MODE_UNSUPPORTED: ConditionMode.ValueType  # 3
+"""Not at all: refused with CONDITION_UNSUPPORTED."""
 Global___ConditionMode: _TypeAlias = ConditionMode  # noqa: Y015
 
 @_typing.final
@@ -194,7 +207,9 @@ Global___ServiceInfo: _TypeAlias = ServiceInfo  # noqa: Y015
 
 @_typing.final
 class BackendInfo(_message.Message):
-    """A backend and what it promises."""
+    """A backend and what it promises. Of a remote one this is what a probe at start has found; until then its modes are
+    unspecified.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -203,16 +218,24 @@ class BackendInfo(_message.Message):
     CONDITION_MODE_FIELD_NUMBER: _builtins.int
     NESTED_KEYS_FIELD_NUMBER: _builtins.int
     STORE_ID_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    NOT_READY_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`memory` or `filesystem`."""
+    """`memory`, `filesystem` or `s3`."""
     durability: Global___Durability.ValueType
     """What an acknowledged write survives."""
     condition_mode: Global___ConditionMode.ValueType
-    """How conditional writes are kept."""
+    """How conditional puts of any size are kept: the weaker of `conditions.put` and `conditions.large_put`."""
     nested_keys: _builtins.bool
     """Whether `a` and `a/b` can exist side by side and both be listed."""
     store_id: _builtins.str
-    """The random id that a data directory got when it was made; empty for memory."""
+    """The random id that a data directory or a bucket got when it was first used; empty for memory."""
+    not_ready_reason: _types_pb2.ErrorReason.ValueType
+    """Why the backend cannot be used now; unspecified where it can."""
+    @_builtins.property
+    def conditions(self) -> Global___ConditionModes:
+        """How conditions are kept, by operation."""
+
     def __init__(
         self,
         *,
@@ -221,11 +244,47 @@ class BackendInfo(_message.Message):
         condition_mode: Global___ConditionMode.ValueType = ...,
         nested_keys: _builtins.bool = ...,
         store_id: _builtins.str = ...,
+        conditions: Global___ConditionModes | None = ...,
+        not_ready_reason: _types_pb2.ErrorReason.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_mode", b"condition_mode", "durability", b"durability", "name", b"name", "nested_keys", b"nested_keys", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_mode", b"condition_mode", "conditions", b"conditions", "durability", b"durability", "name", b"name", "nested_keys", b"nested_keys", "not_ready_reason", b"not_ready_reason", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackendInfo: _TypeAlias = BackendInfo  # noqa: Y015
+
+@_typing.final
+class ConditionModes(_message.Message):
+    """How `create_only` and `if_match_etag` are kept, by operation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUT_FIELD_NUMBER: _builtins.int
+    LARGE_PUT_FIELD_NUMBER: _builtins.int
+    DELETE_FIELD_NUMBER: _builtins.int
+    COPY_FIELD_NUMBER: _builtins.int
+    put: Global___ConditionMode.ValueType
+    """Puts that the backend takes in one request."""
+    large_put: Global___ConditionMode.ValueType
+    """Larger puts, which go to S3 in parts."""
+    delete: Global___ConditionMode.ValueType
+    """Deletions."""
+    copy: Global___ConditionMode.ValueType
+    """Copies; the condition is on the target."""
+    def __init__(
+        self,
+        *,
+        put: Global___ConditionMode.ValueType = ...,
+        large_put: Global___ConditionMode.ValueType = ...,
+        delete: Global___ConditionMode.ValueType = ...,
+        copy: Global___ConditionMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "delete", b"delete", "large_put", b"large_put", "put", b"put"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConditionModes: _TypeAlias = ConditionModes  # noqa: Y015

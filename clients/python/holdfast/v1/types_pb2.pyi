@@ -89,6 +89,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED: the call's deadline passed while it waited."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 31
     """CANCELLED: the caller gave the call up."""
+    ERROR_REASON_CONDITION_UNSUPPORTED: _ErrorReason.ValueType  # 32
+    """FAILED_PRECONDITION: this store cannot keep the condition that was asked for."""
+    ERROR_REASON_BACKEND_AUTH: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION: the backend refuses the server's credentials. An operator has to mend that."""
+    ERROR_REASON_BUCKET_MISSING: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION: the backend's bucket does not exist. An operator has to mend that."""
+    ERROR_REASON_SPOOL_FULL: _ErrorReason.ValueType  # 35
+    """RESOURCE_EXHAUSTED: the server's room for uploads that must be known whole before they go on is full."""
+    ERROR_REASON_CONCURRENT_MODIFICATION: _ErrorReason.ValueType  # 36
+    """ABORTED: others changed the same thing meanwhile. Try again with fresh state."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the `reason` of the google.rpc.ErrorInfo (domain `holdfast`) in the error's details, there without
@@ -161,6 +171,16 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 30
 """DEADLINE_EXCEEDED: the call's deadline passed while it waited."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 31
 """CANCELLED: the caller gave the call up."""
+ERROR_REASON_CONDITION_UNSUPPORTED: ErrorReason.ValueType  # 32
+"""FAILED_PRECONDITION: this store cannot keep the condition that was asked for."""
+ERROR_REASON_BACKEND_AUTH: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION: the backend refuses the server's credentials. An operator has to mend that."""
+ERROR_REASON_BUCKET_MISSING: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION: the backend's bucket does not exist. An operator has to mend that."""
+ERROR_REASON_SPOOL_FULL: ErrorReason.ValueType  # 35
+"""RESOURCE_EXHAUSTED: the server's room for uploads that must be known whole before they go on is full."""
+ERROR_REASON_CONCURRENT_MODIFICATION: ErrorReason.ValueType  # 36
+"""ABORTED: others changed the same thing meanwhile. Try again with fresh state."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
