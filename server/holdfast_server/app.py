@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,12 +21,14 @@ from holdfast_server.blobs.service import BlobStoreService
 from holdfast_server.blobs.store import MAX_PAGE_SIZE, BlobStore
 from holdfast_server.config import Settings, split_address
 from holdfast_server.data_directory import DataDirectory, DataDirectoryError, open_data_directory
+from holdfast_server.errors import HoldfastError
 from holdfast_server.objects.base import Description, ObjectStore
 from holdfast_server.objects.body import PIECE_BYTES
 from holdfast_server.objects.info import MAX_METADATA_BYTES
 from holdfast_server.objects.key import MAX_KEY_BYTES, MAX_SEGMENT_BYTES
 from holdfast_server.objects.measured import MeasuredStore, ObjectMetrics
 from holdfast_server.objects.registry import BACKENDS, BackendOptions
+from holdfast_server.objects.remote_metrics import RemoteMetrics
 from holdfast_server.rpc.allocator import AllocatorOptions, tune
 from holdfast_server.rpc.handlers import CALL_FINISHED, LogCall, access_log
 from holdfast_server.rpc.probes import Probes
@@ -62,17 +64,15 @@ def running(settings: Settings) -> Iterator[App]:
         Gauge("holdfast_build_info", "Constant 1.", ("version",), registry=registry).labels(__version__).set(1)
 
         directory = open_data_directory(settings.data_dir) if settings.data_dir else None
-        stores = _Stores(settings, directory, ObjectMetrics(registry), stack)
+        stores = _Stores(settings, directory, registry, stack)
         services: dict[str, Register] = {}
-        descriptions: dict[str, Description] = {}
 
         if settings.blob_store.enabled:
-            objects = stores.open(settings.backend_of(settings.blob_store.backend))
+            objects = stores.open_for(BLOB_STORE, settings.backend_of(settings.blob_store.backend))
             blobs = BlobStore(objects, max_blob_bytes=settings.blob_store.max_blob_bytes)
             services[BLOB_STORE] = partial(blob_store_pb2_grpc.add_BlobStoreServicer_to_server, BlobStoreService(blobs))
-            descriptions[BLOB_STORE] = blobs.describe()
 
-        info = ServerInfoService(__version__, _limits(settings), descriptions)
+        info = ServerInfoService(__version__, _limits(settings), stores.descriptions)
         services[SERVER] = partial(server_pb2_grpc.add_ServerServicer_to_server, info)
 
         rpc = RpcServer(_server_options(settings), services, registry, log=_log_call(settings))
@@ -80,8 +80,11 @@ def running(settings: Settings) -> Iterator[App]:
             probes = _probes(settings, registry, rpc)
             if probes is not None:
                 stack.callback(probes.close)
-            rpc.announce_ready()
-            _log_start(settings, rpc, probes, descriptions)
+            _log_settings(settings, stores.descriptions)
+            readiness = _Readiness(rpc, _addresses(settings, rpc, probes))
+            rpc.announce([SERVER], serving=True)
+            stores.start(readiness.tell)
+            readiness.begin()
             yield App(rpc, probes)
         finally:
             if not rpc.stop():
@@ -143,28 +146,73 @@ class _Stores:
     """The object stores that are open: one for each backend in use, measured outermost."""
 
     def __init__(
-        self, settings: Settings, directory: DataDirectory | None, metrics: ObjectMetrics, stack: ExitStack
+        self, settings: Settings, directory: DataDirectory | None, registry: CollectorRegistry, stack: ExitStack
     ) -> None:
         self._options = BackendOptions(
             memory_max_bytes=settings.memory.max_bytes,
             lock_timeout_seconds=settings.filesystem.lock_timeout_seconds,
+            spool_max_bytes=settings.spool_max_bytes,
+            remote_metrics=RemoteMetrics(registry),
             objects_dir=None if directory is None else directory.objects,
             store_id="" if directory is None else directory.store_id,
+            s3=settings.s3_options,
+            spool_dir=settings.spool_dir,
         )
-        self._metrics = metrics
+        self._metrics = ObjectMetrics(registry)
         self._stack = stack
         self._open: dict[str, ObjectStore] = {}
+        self._users: dict[str, list[str]] = {}
+        self.descriptions: dict[str, Callable[[], Description]] = {}
+        """What describes the backend of a service, by the service's name."""
 
-    def open(self, backend: str) -> ObjectStore:
+    def open_for(self, service: str, backend: str) -> ObjectStore:
         if backend not in self._open:
-            # Outermost: measure what callers wait for.
+            # Outermost: measure what callers wait for, retries included.
             try:
                 store = MeasuredStore(BACKENDS[backend](self._options), self._metrics)
             except OSError as error:
                 raise DataDirectoryError(f"the {backend} backend cannot be opened: {error.strerror}") from error
             self._stack.callback(store.close)
             self._open[backend] = store
+        self._users.setdefault(backend, []).append(service)
+        self.descriptions[service] = self._open[backend].describe
         return self._open[backend]
+
+    def start(self, tell: Callable[[Sequence[str], HoldfastError | None], None]) -> None:
+        """Start all of them; `tell` hears which services can or cannot be used."""
+        for backend, store in self._open.items():
+            store.start(partial(tell, self._users[backend]))
+
+
+class _Readiness:
+    """Announces which services can be used, and logs when all of them can for the first time."""
+
+    def __init__(self, rpc: RpcServer, addresses: Mapping[str, str]) -> None:
+        self._rpc = rpc
+        self._fields = {"version": __version__, "python": sys.version.split()[0], **addresses}
+        self._lock = threading.Lock()
+        self._is_logged = False
+        self._has_begun = False
+
+    def tell(self, services: Sequence[str], error: HoldfastError | None) -> None:
+        """Announce services that can be used, or cannot because of the error."""
+        self._rpc.announce(services, serving=error is None)
+        with self._lock:
+            if self._has_begun:
+                self._log_ready()
+
+    def begin(self) -> None:
+        """Log that the server is ready, or that it waits; and then when it is ready."""
+        with self._lock:
+            self._has_begun = True
+            self._log_ready()
+            if not self._is_logged:
+                _log.info("Server waiting for its backend", extra={"fields": self._fields})
+
+    def _log_ready(self) -> None:
+        if self._rpc.is_ready and not self._is_logged:
+            self._is_logged = True
+            _log.info("Server ready", extra={"fields": self._fields})
 
 
 def _log_call(settings: Settings) -> LogCall:
@@ -207,22 +255,20 @@ def _probes(settings: Settings, registry: CollectorRegistry, rpc: RpcServer) -> 
         raise BindError(f"cannot listen on {settings.http} for HTTP: {error.strerror}") from None
 
 
-def _log_start(settings: Settings, rpc: RpcServer, probes: Probes | None, descriptions: dict[str, Description]) -> None:
+def _log_settings(settings: Settings, descriptions: Mapping[str, Callable[[], Description]]) -> None:
     _log.info("Settings in force", extra={"fields": settings.model_dump(mode="json", exclude_none=True)})
-    for name, description in descriptions.items():
-        if description.name == "memory":
+    for name, describe in descriptions.items():
+        if describe().name == "memory":
             _log.warning("Nothing in memory survives this process", extra={"fields": {"service": name}})
+
+
+def _addresses(settings: Settings, rpc: RpcServer, probes: Probes | None) -> dict[str, str]:
+    """Return what is listened on, and warn where that is more than this machine."""
     http = "" if probes is None else f"{settings.http.rpartition(':')[0]}:{probes.port}"
     for address in (*rpc.addresses, *filter(None, [http])):
         if not _is_local(address):
             _log.warning("Listening beyond this machine, without authentication", extra={"fields": {"at": address}})
-    fields = {
-        "version": __version__,
-        "python": sys.version.split()[0],
-        "grpc": ",".join(rpc.addresses),
-        "http": http,
-    }
-    _log.info("Server ready", extra={"fields": fields})
+    return {"grpc": ",".join(rpc.addresses), "http": http}
 
 
 def _is_local(address: str) -> bool:

@@ -44,6 +44,12 @@ def working_for(call: Call) -> Iterator[None]:
         _current.reset(token)
 
 
+def time_left() -> float | None:
+    """Return how many seconds the caller still waits, at least 0; None: no deadline."""
+    deadline = _current.get().deadline
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
 def check(doing: str = "working") -> None:
     """Raise `DeadlineExceeded` or `Cancelled` if the caller no longer waits. To be asked within long work."""
     call = _current.get()
@@ -56,6 +62,5 @@ def check(doing: str = "working") -> None:
 def pause(seconds: float, waiting_for: str) -> None:
     """Wait a little (at most a second) on behalf of the current call; raises as `check` does."""
     check(f"waiting for {waiting_for}")
-    deadline = _current.get().deadline
-    left = 1.0 if deadline is None else max(deadline - time.monotonic(), 0.0)
-    time.sleep(min(seconds, left, 1.0))
+    left = time_left()
+    time.sleep(min(seconds, 1.0 if left is None else left, 1.0))

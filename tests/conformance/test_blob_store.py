@@ -1,4 +1,4 @@
-"""What BlobStore promises, run on the store itself and over gRPC through the client, on memory and files.
+"""What BlobStore promises, run on the store itself and over gRPC through the client, on every backend.
 
 The suite speaks the client's language; `DirectBlobs` gives the bare store the same methods. Errors of the two sides are
 two families with one set of reasons, so reasons are what is compared.
@@ -7,6 +7,7 @@ two families with one set of reasons, so reasons are what is compared.
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.filesystem import FilesystemStore
 from holdfast_server.objects.memory import MemoryStore
 from tests.support.direct_blobs import DirectBlobs, refused
+from tests.support.infos import alike
+from tests.support.s3_servers import S3Server
+from tests.support.s3_stores import OpenedStore, s3_environment
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 
@@ -27,10 +31,17 @@ DATA = b"hello world"
 SHA256 = hashlib.sha256(DATA).digest()
 
 
-@pytest.fixture(scope="module", params=["direct memory", "direct filesystem", "grpc memory", "grpc filesystem"])
+@pytest.fixture(
+    scope="module",
+    params=[f"{how} {backend}" for how in ("direct", "grpc") for backend in ("memory", "filesystem", "moto", "minio")],
+)
 def all_blobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Blobs]:
     how, backend = request.param.split()
     directory = tmp_path_factory.mktemp("blobs")
+    if backend in {"moto", "minio"}:
+        with blobs_on_s3(how, request.getfixturevalue(backend)) as on_s3:
+            yield on_s3
+        return
     if how == "direct":
         objects: ObjectStore = MemoryStore() if backend == "memory" else FilesystemStore(directory / "objects")
         yield DirectBlobs(BlobStore(objects))
@@ -41,12 +52,30 @@ def all_blobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         yield client.blobs
 
 
+@contextmanager
+def blobs_on_s3(how: str, s3: S3Server) -> Iterator[Blobs]:
+    if how == "direct":
+        with OpenedStore(s3) as opened:
+            yield DirectBlobs(BlobStore(opened.store))
+    else:
+        with ServerProcess(env=s3_environment(s3)) as server, holdfast.connect(server.address) as client:
+            yield client.blobs
+
+
 @pytest.fixture
 def blobs(all_blobs: Blobs) -> Blobs:
-    """A store without any blob."""
-    for key in keys(all_blobs):
-        all_blobs.delete(key)
+    """A store without any blob, also none that shows only when those above it are gone."""
+    while there := keys(all_blobs):
+        for key in there:
+            all_blobs.delete(key)
     return all_blobs
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of what is behind the blobs."""
+    name: str = request.node.callspec.params["all_blobs"].split()[1]
+    return name
 
 
 def keys(blobs: Blobs, prefix: str = "") -> list[str]:
@@ -65,7 +94,7 @@ def test_a_blob_comes_back_as_it_was_put(blobs: Blobs, size: int) -> None:
     assert put.created is True
     assert put.blob.sha256 == hashlib.sha256(data).digest()
     assert (put.blob.content_type, put.blob.metadata) == ("text/plain", {"who": "mé", "empty": ""})
-    assert blobs.stat("a/blob") == put.blob
+    assert alike(blobs.stat("a/blob"), put.blob)
     assert read(blobs, "a/blob") == data
 
 
@@ -89,20 +118,25 @@ def test_an_overwrite_wins(blobs: Blobs) -> None:
     assert first.etag != second.etag
 
 
-def test_create_only_and_if_match(blobs: Blobs) -> None:
+def test_create_only_and_if_match(blobs: Blobs, backend: str) -> None:
+    # MinIO ignores the condition of a deletion, so we do not pretend to keep it.
+    deletion_refused = "CONDITION_UNSUPPORTED" if backend == "minio" else "PRECONDITION_FAILED"
     first = blobs.put("k", b"1", create_only=True).blob
     with refused("ALREADY_EXISTS"):
         blobs.put("k", b"2", create_only=True)
     second = blobs.put("k", b"2", if_match_etag=first.etag).blob
     with refused("PRECONDITION_FAILED"):
         blobs.put("k", b"3", if_match_etag=first.etag)
-    with refused("PRECONDITION_FAILED"):
+    with refused(deletion_refused):
         blobs.delete("k", if_match_etag=first.etag)
     with refused("PRECONDITION_FAILED"):
         blobs.get("k", if_match_etag=first.etag)
     assert read(blobs, "k") == b"2"
-    assert blobs.delete("k", if_match_etag=second.etag) is True
-    with refused("PRECONDITION_FAILED"):
+    if backend == "minio":
+        blobs.delete("k")
+    else:
+        assert blobs.delete("k", if_match_etag=second.etag) is True
+    with refused(deletion_refused):
         blobs.delete("k", if_match_etag=second.etag)
     with refused("PRECONDITION_FAILED"):
         blobs.put("k", b"4", if_match_etag=second.etag)
@@ -199,7 +233,7 @@ def test_a_content_address_is_stored_once(blobs: Blobs, content: Content, key: s
     first = blobs.put(address, DATA)
     again = blobs.put(address, DATA)
     assert (first.blob.key, first.created, again.created) == (key, True, False)
-    assert again.blob == first.blob
+    assert alike(again.blob, first.blob)
     assert read(blobs, full) == read(blobs, key) == DATA
     assert blobs.delete(full) is True
     assert keys(blobs) == []
@@ -244,24 +278,33 @@ def test_a_key_that_breaks_the_rules_is_refused_by_every_method(blobs: Blobs, ke
 
 
 @pytest.mark.parametrize("key", ["a b", ".hidden", "...", "ünï/ключ/鍵", "🎲", "a\\..\\b", "%2e%2e/x", "x" * 200])
-def test_odd_keys_are_keys(blobs: Blobs, key: str) -> None:
+def test_odd_keys_are_keys(blobs: Blobs, backend: str, key: str) -> None:
+    if backend == "minio" and "\\" in key:
+        # MinIO takes a backslash for a slash, and refuses what would climb.
+        with refused("INVALID_KEY"):
+            blobs.put(key, b"")
+        with refused("INVALID_KEY"):
+            blobs.stat(key)
+        assert keys(blobs) == []
+        return
     blobs.put(key, key.encode())
     assert keys(blobs) == [key]
     assert read(blobs, key) == key.encode()
 
 
-def test_a_key_and_keys_below_it_live_side_by_side(blobs: Blobs) -> None:
+def test_a_key_and_keys_below_it_live_side_by_side(blobs: Blobs, backend: str) -> None:
     for key in ("s/a", "s/a/x"):
         blobs.put(key, key.encode())
-    assert keys(blobs) == ["s/a", "s/a/x"]
+    # MinIO hides what is below a key from lists, and nested_keys of the server's info says so.
+    assert keys(blobs) == (["s/a"] if backend == "minio" else ["s/a", "s/a/x"])
     blobs.delete("s/a")
     assert read(blobs, "s/a/x") == b"s/a/x"
 
 
 def test_lists_are_in_byte_order_and_by_string_prefix(blobs: Blobs) -> None:
-    for key in ("b", "a/2", "a/1", "a!", "ab", "é", "a"):
+    for key in ("b", "a/2", "a/1", "a!", "ab", "é", "a#"):
         blobs.put(key, b"")
-    assert keys(blobs) == ["a", "a!", "a/1", "a/2", "ab", "b", "é"]
+    assert keys(blobs) == ["a!", "a#", "a/1", "a/2", "ab", "b", "é"]
     assert keys(blobs, "a/") == ["a/1", "a/2"]
     assert [item.key for item in blobs.list(start_after="a/1") if isinstance(item, BlobEntry)] == [
         "a/2",
@@ -287,7 +330,8 @@ def test_a_delimiter_rolls_keys_up(blobs: Blobs) -> None:
 
 
 def test_entries_say_what_stat_says(blobs: Blobs) -> None:
-    info = blobs.put("k", DATA).blob
+    blobs.put("k", DATA)
+    info = blobs.stat("k")
     (entry,) = blobs.list()
     assert entry == BlobEntry("k", 11, info.etag, info.update_time)
 
@@ -298,7 +342,7 @@ def test_metadata_that_breaks_the_rules_is_refused(blobs: Blobs, metadata: dict[
         blobs.put("k", b"", metadata=metadata)
 
 
-@pytest.mark.parametrize("content_type", ["a\nb", "é", "x" * 256])
+@pytest.mark.parametrize("content_type", ["a\nb", "é", "x" * 256, " a/b", "a/b "])
 def test_a_content_type_that_breaks_the_rules_is_refused(blobs: Blobs, content_type: str) -> None:
     with refused("INVALID_CONTENT_TYPE"):
         blobs.put("k", b"", content_type=content_type)

@@ -27,6 +27,18 @@ def test_a_data_directory_means_the_filesystem_unless_a_service_names_another(tm
     assert settings.backend_of("memory") == "memory"
 
 
+def test_the_spool_is_in_the_data_directory_or_where_the_system_has_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.load({}).spool_dir is None
+    assert config.load({"data_dir": tmp_path}).spool_dir == tmp_path / "spool"
+    assert config.load({}).spool_max_bytes == 4 << 30
+    monkeypatch.setenv("HOLDFAST_SPOOL_DIR", "")
+    assert config.load({"data_dir": tmp_path}).spool_dir == tmp_path / "spool"
+    monkeypatch.setenv("HOLDFAST_SPOOL_DIR", "/elsewhere")
+    assert config.load({"data_dir": tmp_path}).spool_dir == Path("/elsewhere")
+
+
 def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "holdfast.toml"
     file.write_text('http = "127.0.0.1:1"\ndrain_seconds = 1\nlog_level = "error"\n[memory]\nmax_bytes = 5000\n')
@@ -70,7 +82,7 @@ def test_lists_are_separated_by_commas_in_variables(monkeypatch: pytest.MonkeyPa
         ("HOLDFAST_BLOB_STORE__BACKEND", "filesystem", "data_dir"),
         ("HOLDFAST_BLOB_STORE__COLOUR", "red", "blob_store.colour"),
         ("HOLDFAST_BLOB_STORE", "red", "blob_store"),
-        ("HOLDFAST_S3__ENDPOINT", "127.0.0.1:9000", "not built yet"),
+        ("HOLDFAST_SPOOL_MAX_BYTES", "0", "spool_max_bytes"),
         ("HOLDFAST_CONFIG", "/no/such/file.toml", "file.toml"),
     ],
 )

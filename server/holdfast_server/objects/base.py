@@ -9,10 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from types import TracebackType
 from typing import Self
 
+from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.objects.body import Body, Chunk
 from holdfast_server.objects.conditions import Condition, Overwrite
 from holdfast_server.objects.info import Attributes, ObjectInfo
@@ -85,24 +86,50 @@ class Durability(Enum):
     """Nothing: it is gone with the process."""
     DISK = auto()
     """Loss of power."""
+    REMOTE = auto()
+    """Loss of this machine: a remote store keeps it."""
 
 
-class ConditionMode(Enum):
-    """How conditions are kept."""
+class ConditionMode(IntEnum):
+    """How conditions are kept; the weaker, the lower."""
 
+    UNKNOWN = auto()
+    """It has not been found out yet."""
+    UNSUPPORTED = auto()
+    """Not at all: such an operation raises `ConditionUnsupported`."""
+    CHECKED = auto()
+    """Looked at first, then written: atomic among the callers of this process only."""
     ATOMIC = auto()
     """Among all processes that share the store."""
 
 
 @dataclass(frozen=True, slots=True)
+class ConditionModes:
+    """How conditions are kept, by operation; `large_put` is a put that the backend takes in parts."""
+
+    put: ConditionMode
+    large_put: ConditionMode
+    delete: ConditionMode
+    copy: ConditionMode
+
+
+ALL_ATOMIC = ConditionModes(ConditionMode.ATOMIC, ConditionMode.ATOMIC, ConditionMode.ATOMIC, ConditionMode.ATOMIC)
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
-    """What a backend is, for people and for `GetServerInfo`."""
+    """What a backend is, for people and for `GetServerInfo`. `not_ready`: why it cannot be used now."""
 
     name: str
     durability: Durability
-    condition_mode: ConditionMode
+    conditions: ConditionModes
     nested_keys: bool
     store_id: str = ""
+    not_ready: Reason | None = None
+
+
+Listener = Callable[[HoldfastError | None], None]
+"""Is told why a backend cannot be used; None: it can."""
 
 
 class ObjectReader(ABC):
@@ -147,7 +174,15 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def describe(self) -> Description:
-        """Tell what this backend is and promises."""
+        """Tell what this backend is and promises, as far as is known."""
+
+    @abstractmethod
+    def start(self, listener: Listener) -> None:
+        """Tell the listener now, and whenever it changes, whether the backend can be used.
+
+        A remote backend begins to look for it here, and raises `Unavailable` or `BackendRefused` in every method until
+        it was found. To be called once, before all else.
+        """
 
     @abstractmethod
     def put(
@@ -160,8 +195,8 @@ class ObjectStore(ABC):
     ) -> ObjectInfo:
         """Store the body's bytes in one step, or leave all as it was.
 
-        Reads the body to its end, or not at all where the condition fails beforehand; whatever the body raises is
-        raised here. Raises `ObjectExists` or `PreconditionFailed` where the condition does not hold.
+        Reads the body to its end, or no further than it must where the condition fails beforehand; whatever the body
+        raises is raised here. Raises `ObjectExists` or `PreconditionFailed` where the condition does not hold.
         """
 
     @abstractmethod

@@ -125,6 +125,8 @@ class Body:
         self._size = 0
         self._digests: Digests | None = None
         self.header = header
+        self.piece_crc32c = array("I")
+        """CRC-32C of the pieces that were yielded so far."""
         if header.size_bytes is not None:
             self._check_limit(header.size_bytes)
 
@@ -139,7 +141,7 @@ class Body:
         Ends normally only if the body is complete and is what was declared. Raises `BrokenUpload` (UPLOAD_INCOMPLETE,
         SIZE_MISMATCH, CHECKSUM_MISMATCH), `InvalidArgument` (TOO_LARGE), and whatever the parts raise.
         """
-        crcs = array("I")
+        crcs = self.piece_crc32c
         sha256 = _Sha256()
         trailer: Declared | None = None
         try:
@@ -165,6 +167,11 @@ class Body:
             self._digests = Digests(self._size, digest, crcs)
         finally:
             sha256.close()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the body was iterated to its end, and was what was declared."""
+        return self._digests is not None
 
     @property
     def digests(self) -> Digests:

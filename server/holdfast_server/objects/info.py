@@ -15,16 +15,16 @@ MAX_METADATA_BYTES = 1024
 MAX_CONTENT_TYPE_BYTES = 255
 
 _METADATA_KEY = re.compile(r"[a-z0-9-]{1,64}\Z")
-_CONTENT_TYPE = re.compile(r"[\x20-\x7e]{0,255}\Z")
+_CONTENT_TYPE = re.compile(r"(?! )[\x20-\x7e]{0,255}(?<! )\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What a writer says of an object besides its bytes, valid by construction.
 
-    `content_type`: at most 255 printable ASCII characters. `metadata`: keys `[a-z0-9-]{1,64}`, any text as values, at
-    most 1,024 bytes in all when percent-encoded (RFC 3986). Raises `InvalidArgument` (INVALID_CONTENT_TYPE,
-    INVALID_METADATA).
+    `content_type`: at most 255 printable ASCII characters, no space at either end. `metadata`: keys `[a-z0-9-]{1,64}`,
+    any text as values, at most 1,024 bytes in all when percent-encoded (RFC 3986). Raises `InvalidArgument`
+    (INVALID_CONTENT_TYPE, INVALID_METADATA).
     """
 
     content_type: str = ""
@@ -33,7 +33,7 @@ class Attributes:
     def __post_init__(self) -> None:
         """Check the rules."""
         if self.content_type and not _CONTENT_TYPE.match(self.content_type):
-            rule = f"at most {MAX_CONTENT_TYPE_BYTES} printable ASCII characters"
+            rule = f"at most {MAX_CONTENT_TYPE_BYTES} printable ASCII characters without a space at either end"
             message = f"content_type {self.content_type[:80]!r} is not {rule}"
             raise InvalidArgument(Reason.INVALID_CONTENT_TYPE, "content_type", message)
         if not self.metadata:
@@ -61,7 +61,8 @@ class ObjectInfo:
     key: ObjectKey
     size_bytes: int
     etag: str
-    """Opaque, another one for every put."""
+    """Opaque, another one whenever the bytes change. Memory and files give every put one; S3's may be the same for the
+    same bytes."""
     sha256: bytes
     """Of the whole object, 32 bytes."""
     attributes: Attributes

@@ -8,7 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from holdfast_server.errors import (
     AlreadyExists,
+    BackendRefused,
     Cancelled,
+    ConcurrentModification,
     DeadlineExceeded,
     HoldfastError,
     IntegrityFailed,
@@ -24,6 +26,7 @@ from holdfast_server.objects.base import (
     CommonPrefix,
     Description,
     Entry,
+    Listener,
     ListQuery,
     NamedByContent,
     ObjectNotFound,
@@ -85,6 +88,10 @@ class MeasuredStore(ObjectStore):
     def describe(self) -> Description:
         """Tell what the measured store is."""
         return self._store.describe()
+
+    def start(self, listener: Listener) -> None:
+        """Start the measured store."""
+        self._store.start(listener)
 
     def put(
         self,
@@ -201,9 +208,9 @@ class _MeasuredReader(ObjectReader):
 def _outcome(operation: str, error: BaseException) -> str:
     if isinstance(error, ObjectNotFound):
         return "missing"
-    if isinstance(error, AlreadyExists | PreconditionFailed):
+    if isinstance(error, AlreadyExists | PreconditionFailed | ConcurrentModification):
         return "conflict"
-    if isinstance(error, IntegrityFailed | ReadOnly | StorageFull | Unavailable):
+    if isinstance(error, IntegrityFailed | ReadOnly | StorageFull | BackendRefused | Unavailable):
         return "failed"
     if isinstance(error, Cancelled | DeadlineExceeded):
         return "cancelled"

@@ -13,15 +13,16 @@ from sortedcontainers import SortedDict
 from holdfast_server import calls
 from holdfast_server.errors import StorageFull
 from holdfast_server.objects.base import (
+    ALL_ATOMIC,
     NO_ATTRIBUTES,
     OVERWRITE,
     WHOLE,
     CommonPrefix,
-    ConditionMode,
     Description,
     Durability,
     Entry,
     EntryRecord,
+    Listener,
     ListQuery,
     NamedByContent,
     ObjectNotFound,
@@ -34,7 +35,7 @@ from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.listing import Roller, first_position
 from holdfast_server.objects.ranges import Extent, Range
-from holdfast_server.objects.reading import pieces_touched, verified_chunks
+from holdfast_server.objects.reading import verified_chunks
 
 DEFAULT_MAX_BYTES = 1 << 30
 
@@ -73,12 +74,11 @@ class _Reader(ObjectReader):
         self._found = found
 
     def __iter__(self) -> Iterator[Chunk]:
-        touched = pieces_touched(self.extent)
-        crcs = self._found.crcs[touched.start : touched.stop]
-        return verified_chunks(self.info.key, self.info.size_bytes, self.extent, crcs, self._read_piece)
+        return verified_chunks(self.info.key, self.info.size_bytes, self.extent, self._read_piece)
 
-    def _read_piece(self, offset: int, _length: int) -> bytes:
-        return self._found.pieces[offset // PIECE_BYTES]
+    def _read_piece(self, offset: int, _length: int) -> tuple[bytes, int]:
+        number = offset // PIECE_BYTES
+        return self._found.pieces[number], self._found.crcs[number]
 
     def close(self) -> None:
         """Nothing is held but memory."""
@@ -95,7 +95,11 @@ class MemoryStore(ObjectStore):
 
     def describe(self) -> Description:
         """Tell that nothing survives the process."""
-        return Description("memory", Durability.PROCESS, ConditionMode.ATOMIC, nested_keys=True)
+        return Description("memory", Durability.PROCESS, ALL_ATOMIC, nested_keys=True)
+
+    def start(self, listener: Listener) -> None:
+        """Tell that the backend can be used."""
+        listener(None)
 
     def put(
         self,

@@ -1,6 +1,6 @@
 """Bytes on their way out of a store: the pieces that a range touches, verified, and cut to the range."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import google_crc32c
 
@@ -9,28 +9,26 @@ from holdfast_server.objects.body import PIECE_BYTES, Chunk
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import Extent
 
+ReadPiece = Callable[[int, int], tuple[bytes, int]]
+"""Called with offset and length of one whole piece: returns its stored bytes, and the CRC-32C stored with them."""
+
 
 def verified_chunks(
-    key: ObjectKey,
-    size_bytes: int,
-    extent: Extent,
-    crcs: Sequence[int],
-    read_piece: Callable[[int, int], bytes],
+    key: ObjectKey, size_bytes: int, extent: Extent, read_piece: ReadPiece, read_again: ReadPiece | None = None
 ) -> Iterator[Chunk]:
     """Yield the extent's bytes, at most 1 MiB at a time, each piece checked against its CRC-32C before it leaves.
 
-    `crcs` are those of the pieces that the extent touches, in order; `read_piece(offset, length)` returns the stored
-    bytes of one whole piece. Raises `IntegrityFailed`.
+    `read_again`: for stores that are far away, so that a piece may have been altered on its way only; it is asked once
+    for one that is not as it was stored. Raises `IntegrityFailed`.
     """
-    if extent.length == 0:
-        return
-    first = extent.offset // PIECE_BYTES
     end = extent.offset + extent.length
-    for number, crc in enumerate(crcs, first):
+    for number in pieces_touched(extent):
         start = number * PIECE_BYTES
         length = min(PIECE_BYTES, size_bytes - start)
-        piece = read_piece(start, length)
-        if len(piece) != length or google_crc32c.value(piece) != crc:
+        piece, crc = read_piece(start, length)
+        if not _is_whole(piece, length, crc) and read_again is not None:
+            piece, crc = read_again(start, length)
+        if not _is_whole(piece, length, crc):
             raise IntegrityFailed(
                 key.text, f"the bytes from {start} to {start + length} are not those that were stored"
             )
@@ -39,6 +37,10 @@ def verified_chunks(
         else:
             part = piece[max(extent.offset - start, 0) : end - start]
             yield Chunk(part, google_crc32c.value(part))
+
+
+def _is_whole(piece: bytes, length: int, crc: int) -> bool:
+    return len(piece) == length and google_crc32c.value(piece) == crc
 
 
 def pieces_touched(extent: Extent) -> range:

@@ -7,16 +7,26 @@ from pathlib import Path
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.filesystem import FilesystemStore
 from holdfast_server.objects.memory import MemoryStore
+from holdfast_server.objects.remote_metrics import RemoteMetrics
+from holdfast_server.objects.s3 import S3Options, S3Store
+from holdfast_server.objects.spool import Spool
 
 
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
-    """What backends are made of. `objects_dir` and `store_id` are set where there is a data directory."""
+    """What backends are made of. `objects_dir` and `store_id` are set where there is a data directory.
+
+    `spool_dir` None is the system's temporary directory.
+    """
 
     memory_max_bytes: int
     lock_timeout_seconds: float
+    spool_max_bytes: int
+    remote_metrics: RemoteMetrics
     objects_dir: Path | None = None
     store_id: str = ""
+    s3: S3Options | None = None
+    spool_dir: Path | None = None
 
 
 def _memory(options: BackendOptions) -> ObjectStore:
@@ -31,4 +41,16 @@ def _filesystem(options: BackendOptions) -> ObjectStore:
     )
 
 
-BACKENDS: dict[str, Callable[[BackendOptions], ObjectStore]] = {"memory": _memory, "filesystem": _filesystem}
+def _s3(options: BackendOptions) -> ObjectStore:
+    if options.s3 is None:
+        raise ValueError("the S3 backend needs a bucket")
+    spool = Spool(options.spool_dir, options.spool_max_bytes)
+    options.remote_metrics.watch_spool(lambda: spool.used_bytes)
+    return S3Store(options.s3, spool, options.remote_metrics.of_backend("s3"))
+
+
+BACKENDS: dict[str, Callable[[BackendOptions], ObjectStore]] = {
+    "memory": _memory,
+    "filesystem": _filesystem,
+    "s3": _s3,
+}

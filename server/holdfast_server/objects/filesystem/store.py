@@ -12,22 +12,23 @@ from pathlib import Path
 from holdfast_server import calls
 from holdfast_server.errors import IntegrityFailed
 from holdfast_server.objects.base import (
+    ALL_ATOMIC,
     NO_ATTRIBUTES,
     OVERWRITE,
     WHOLE,
     CommonPrefix,
-    ConditionMode,
     Description,
     Durability,
     Entry,
     EntryRecord,
+    Listener,
     ListQuery,
     NamedByContent,
     ObjectNotFound,
     ObjectReader,
     ObjectStore,
 )
-from holdfast_server.objects.body import Body, Chunk
+from holdfast_server.objects.body import PIECE_BYTES, Body, Chunk
 from holdfast_server.objects.conditions import Condition, ObjectExists, Overwrite
 from holdfast_server.objects.filesystem import record
 from holdfast_server.objects.filesystem.disk import Disk, make_directory, os_errors_translated, sync_directory
@@ -60,10 +61,11 @@ class _Reader(ObjectReader):
         with os_errors_translated(writing=False):
             touched = pieces_touched(self.extent)
             crcs = record.read_crcs(self._disk, self._fd, self.info, touched)
-            yield from verified_chunks(self.info.key, self.info.size_bytes, self.extent, crcs, self._read_piece)
 
-    def _read_piece(self, offset: int, length: int) -> bytes:
-        return self._disk.read(self._fd, length, offset)
+            def read_piece(offset: int, length: int) -> tuple[bytes, int]:
+                return self._disk.read(self._fd, length, offset), crcs[offset // PIECE_BYTES - touched.start]
+
+            yield from verified_chunks(self.info.key, self.info.size_bytes, self.extent, read_piece)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -110,9 +112,11 @@ class FilesystemStore(ObjectStore):
 
     def describe(self) -> Description:
         """Tell that writes survive a loss of power."""
-        return Description(
-            "filesystem", Durability.DISK, ConditionMode.ATOMIC, nested_keys=True, store_id=self._store_id
-        )
+        return Description("filesystem", Durability.DISK, ALL_ATOMIC, nested_keys=True, store_id=self._store_id)
+
+    def start(self, listener: Listener) -> None:
+        """Tell that the backend can be used."""
+        listener(None)
 
     def put(
         self,

@@ -1,0 +1,165 @@
+"""All settings, and how they are put together."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from holdfast_server.config.s3 import S3Settings
+from holdfast_server.config.sections import (
+    AllocatorSettings,
+    BackendName,
+    BlobStoreSettings,
+    FilesystemSettings,
+    MemorySettings,
+    RpcSettings,
+    Seconds,
+    SomeInt64,
+    none_if_empty,
+)
+from holdfast_server.objects.s3.options import S3Options
+from holdfast_server.objects.spool import DEFAULT_SPOOL_BYTES
+from holdfast_server.rpc.server import ServerOptions
+
+ENV_PREFIX = "HOLDFAST_"
+_MAX_PORT = 0xFFFF
+_RPC = ServerOptions()
+
+
+class ConfigError(Exception):
+    """The settings are wrong; the message names the setting and the rule."""
+
+
+class Settings(BaseSettings):
+    """All settings, valid and frozen. Those that `load` returns are whole: also what they left out is in them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        case_sensitive=False,
+        hide_input_in_errors=True,  # there are keys in it
+    )
+
+    listen: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=_RPC.listen,
+        min_length=1,
+        description="gRPC addresses: `host:port` (port 0: a free one) or `unix:/path`.",
+    )
+    http: str = Field(default="127.0.0.1:4654", description="HTTP address of probes and metrics; empty: none.")
+    data_dir: Path | None = Field(
+        default=None, description="Where data is kept. With it, and without S3, the common backend is `filesystem`."
+    )
+    spool_dir: Path | None = Field(
+        default=None,
+        description="Where bytes wait that must be known whole: `spool` in the data directory, "
+        "or the system's temporary directory.",
+    )
+    spool_max_bytes: SomeInt64 = Field(
+        default=DEFAULT_SPOOL_BYTES, description="What may wait there together; then SPOOL_FULL."
+    )
+    drain_seconds: Seconds = Field(default=30.0, description="How long calls at work may take to finish at shutdown.")
+    drain_notice_seconds: Seconds = Field(
+        default=0.0,
+        description="How long calls are still taken after NOT_SERVING was announced.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="`info` has a line for each call."
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="`text` for people, `json` for machines.")
+    blob_store: BlobStoreSettings = BlobStoreSettings()
+    memory: MemorySettings = MemorySettings()
+    filesystem: FilesystemSettings = FilesystemSettings()
+    s3: S3Settings | None = Field(default=None, description="S3; with any of it the common backend is `s3`.")
+    rpc: RpcSettings = RpcSettings()
+    allocator: AllocatorSettings = AllocatorSettings()
+
+    _not_given = field_validator("data_dir", "spool_dir", mode="before")(none_if_empty)
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("listen")
+    @classmethod
+    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not address.startswith("unix:"):
+                split_address(address)
+        return value
+
+    @field_validator("http")
+    @classmethod
+    def _check_http(cls, value: str) -> str:
+        if value:
+            split_address(value)
+        return value
+
+    def backend_of(self, own: BackendName | None) -> BackendName:
+        """Return the backend of a service: its own, or else the common one."""
+        if own:
+            return own
+        if self.s3 is not None:
+            return "s3"
+        return "filesystem" if self.data_dir else "memory"
+
+    @property
+    def s3_options(self) -> S3Options | None:
+        """What the S3 backend is made of, if there is one."""
+        return None if self.s3 is None else self.s3.options()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `host:port`. Raises `ValueError`."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+        raise ValueError(f"{address!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def load(flags: dict[str, Any], config_file: Path | None = None) -> Settings:
+    """Return the settings; `flags` are those given on the command line. Raises `ConfigError`."""
+    path = config_file or (Path(given) if (given := os.environ.get(f"{ENV_PREFIX}CONFIG")) else None)
+    if path is not None and not path.is_file():
+        raise ConfigError(f"config file {path} does not exist")
+
+    class Sourced(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings passes it by name)
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    try:
+        sourced = Sourced(**flags)
+        s3 = None if sourced.s3 is None else sourced.s3.completed(os.environ)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"setting {name}: {first['msg'].removeprefix('Value error, ')}") from None
+    except (SettingsError, ValueError) as error:  # no section, no TOML, or only a part of S3
+        raise ConfigError(str(error)) from None
+    spool_dir = sourced.spool_dir or (sourced.data_dir and sourced.data_dir / "spool")
+    settings = sourced.model_copy(update={"s3": s3, "spool_dir": spool_dir})
+    own = settings.blob_store.backend
+    if own == "filesystem" and settings.data_dir is None:
+        raise ConfigError("setting blob_store.backend: 'filesystem' needs data_dir")
+    if own == "s3" and settings.s3 is None:
+        raise ConfigError("setting blob_store.backend: 's3' needs the section s3: s3.bucket and what goes with it")
+    return settings

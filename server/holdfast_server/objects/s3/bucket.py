@@ -1,0 +1,114 @@
+"""The bucket itself: that it is there and ours, the marker in it, and what unfinished uploads have left there."""
+
+import json
+import uuid
+from contextlib import suppress
+from datetime import timedelta
+
+from holdfast_server.errors import BackendRefused, Reason
+from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
+from holdfast_server.objects.s3.lists import children, parse, parse_time, text
+from holdfast_server.objects.s3.options import S3Options
+from holdfast_server.objects.s3.probe import StoreUnfit
+from holdfast_server.objects.s3.requests import MeasuredClient
+
+MARKER = "holdfast/store"
+FORMAT = 1
+
+_CHECK_SECONDS = 2.0
+_OPEN_SECONDS = 10.0
+
+
+class Bucket:
+    """What is asked of the bucket without retries: whoever asks will come again."""
+
+    def __init__(self, client: MeasuredClient, options: S3Options) -> None:
+        self._client = client
+        self._options = options
+
+    def check(self) -> None:
+        """Check that the store answers and the bucket is there. Raises what `S3Client.send` raises."""
+        self._client.send(Request("head_bucket", "HEAD", timeout_seconds=_CHECK_SECONDS))
+
+    def make_sure(self) -> None:
+        """Check as `check` does, and create a missing bucket where that is asked for."""
+        try:
+            self.check()
+        except BackendRefused as refused:
+            if refused.reason is not Reason.BUCKET_MISSING or not self._options.create_bucket:
+                raise
+            # Of two servers that create it at once, the second one's refusal says that it is there.
+            with suppress(S3Refusal):
+                self._client.send(Request("create_bucket", "PUT", timeout_seconds=_OPEN_SECONDS))
+            self.check()
+
+    def store_id(self, *, create_only: bool) -> str:
+        """Return the random id in the marker, which is made if it is missing; `create_only`: the store keeps that.
+
+        Raises `StoreUnfit` for the marker of a newer format, or one that is none.
+        """
+        path = self._options.prefix + MARKER
+        for _ in range(2):
+            with suppress(S3Refusal):
+                return self._read_marker(self._send("get", "GET", path))
+            conditions = {"If-None-Match": "*"} if create_only else {}
+            content = json.dumps({"format": FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
+            with suppress(S3Refusal):  # another server was faster
+                self._send("put", "PUT", path, headers=conditions, body=content.encode())
+        return self._read_marker(self._send("get", "GET", path))
+
+    def sweep(self, older_than: timedelta) -> int:
+        """Abort uploads that were begun longer ago than this, by the store's own clock; tells how many."""
+        swept = 0
+        query = {"uploads": "", "prefix": self._options.prefix, "max-uploads": "1000"}
+        while True:
+            answer = self._send("list_uploads", "GET", query=query)
+            root = parse(answer.body)
+            now = layout.time_of({"date": answer.headers.get("date", "")})
+            if now is None:
+                return swept  # no clock, no age
+            for upload in children(root, "Upload"):
+                if now - parse_time(text(upload, "Initiated")) > older_than:
+                    swept += self._abort(text(upload, "Key"), text(upload, "UploadId"))
+            if text(root, "IsTruncated") != "true":
+                return swept
+            query |= {
+                "key-marker": text(root, "NextKeyMarker"),
+                "upload-id-marker": text(root, "NextUploadIdMarker"),
+            }
+
+    def _abort(self, path: str, upload: str) -> bool:
+        try:
+            self._send("abort_upload", "DELETE", path, {"uploadId": upload})
+        except S3Refusal:
+            return False  # somebody else did, or it was completed
+        return True
+
+    @staticmethod
+    def _read_marker(answer: Answer) -> str:
+        try:
+            content = json.loads(answer.body)
+            found, store_id = content["format"], content["store_id"]
+            valid = isinstance(found, int) and isinstance(store_id, str)
+        except (ValueError, KeyError, TypeError):
+            valid = False
+        if not valid:
+            raise StoreUnfit(f"the object {MARKER!r} in the bucket is not the marker that Holdfast writes")
+        if found > FORMAT:
+            raise StoreUnfit(f"{MARKER!r} in the bucket says format {found}, and this server knows up to {FORMAT}")
+        return str(store_id)
+
+    def _send(
+        self,
+        name: str,
+        method: str,
+        path: str = "",
+        query: dict[str, str] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Answer:
+        return self._client.send(
+            Request(name, method, path, query or {}, headers or {}, body, timeout_seconds=_OPEN_SECONDS)
+        )

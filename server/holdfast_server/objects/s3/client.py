@@ -1,0 +1,383 @@
+"""One request to an S3 store, signed, sent and answered: the only file that knows `minio` and `urllib3`.
+
+`minio` builds the address and signs, all headers included, through its one private door `Minio._execute`: its public
+methods have no conditional put, and take unknown headers for metadata. What comes back is read here, since `minio`
+throws away what it does not expect. The contract tests hold this against real servers.
+"""
+
+import re
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Self, cast
+
+import certifi
+import urllib3
+from minio import Minio
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
+from urllib3.response import BaseHTTPResponse
+
+from holdfast_server import calls
+from holdfast_server.errors import (
+    BackendRefused,
+    DeadlineExceeded,
+    HoldfastError,
+    InvalidArgument,
+    Reason,
+    StorageFull,
+    Unavailable,
+)
+from holdfast_server.objects.s3.options import S3Options
+
+_SEND_BYTES = 256 << 10
+"""A body goes out in steps of this size: `sendall` has one time-out for all that it is given."""
+
+_MOST_ERROR_BYTES = 64 << 10
+_LEAST_SECONDS = 0.01
+
+_FOUND = (200, 204, 206)
+_REFUSED = (401, 403)
+_NOT_FOUND = 404
+_BAD_REQUEST = 400
+_CONFLICTS = (409, 412)
+_CONFLICT_CODES = ("PreconditionFailed", "ConditionalRequestConflict")
+_REDIRECTS = (301, 302, 303, 307, 308)
+_TOO_MANY = 429
+_SERVER_ERROR = 500
+_NOT_IMPLEMENTED = 501
+_INSUFFICIENT_STORAGE = 507
+
+_TRY_AGAIN_CODES = frozenset(
+    {
+        "BadDigest",
+        "IncompleteBody",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "TooManyRequests",
+        "XAmzContentSHA256Mismatch",
+    }
+)
+"""What a 4xx can say of a request that was right: it came too slowly, too often, or altered."""
+
+_AUTH_CODES = frozenset(
+    {
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+    }
+)
+_KEY_CODES = frozenset(
+    {"InvalidObjectName", "InvalidURI", "KeyTooLongError", "XMinioInvalidObjectName", "XMinioInvalidResourceName"}
+)
+_FULL_CODES = frozenset({"InsufficientStorage", "XMinioStorageFull"})
+_QUOTA_CODES = frozenset({"QuotaExceeded", "XMinioAdminBucketQuotaExceeded"})
+
+_ERROR_CODE = re.compile(rb"<Code>\s*([A-Za-z0-9.]{1,64})\s*</Code>")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `name` is what metrics call it; `key` is the whole one, the prefix included (empty: the bucket).
+
+    `timeout_seconds` bounds connecting and each wait for bytes, where it is shorter than what the options say.
+    """
+
+    name: str
+    method: str
+    key: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | memoryview = b""
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was no error: its status, its headers by lower-case name, and its body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+class S3Refusal(Exception):
+    """An answer that says no, and means something to whoever asked: status, S3's code (or empty), and headers."""
+
+    def __init__(self, status: int, code: str, headers: Mapping[str, str]) -> None:
+        super().__init__(f"{status} {code}")
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is nothing under the key, or no such upload."""
+        return self.status == _NOT_FOUND
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether a condition did not hold, or another write of the same key got in between."""
+        return self.status in _CONFLICTS or self.code in _CONFLICT_CODES
+
+
+class Download:
+    """An answer whose body is read as it is needed. To be closed."""
+
+    def __init__(self, response: BaseHTTPResponse, timeout_seconds: float) -> None:
+        self.status = response.status
+        self.headers = _headers(response)
+        self._response = response
+        self._timeout_seconds = timeout_seconds
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes, or fewer at the end of the body.
+
+        Raises `Unavailable` if it breaks off, or if they take longer than the time-out in all.
+        """
+        begun = time.monotonic()
+        parts: list[bytes] = []
+        missing = size
+        while missing:
+            calls.check("reading from the store")
+            try:
+                part = self._response.read1(missing)
+            except (HTTPError, OSError) as error:
+                calls.check("reading from the store")
+                raise _unavailable(error, self._timeout_seconds) from error
+            if not part:
+                break
+            parts.append(part)
+            missing -= len(part)
+            if missing and time.monotonic() - begun > self._timeout_seconds:
+                raise _too_slow(self._timeout_seconds)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Give the connection back, or close it if there is much to come; harmless when repeated."""
+        left = self._response.length_remaining or 0
+        if 0 < left <= _SEND_BYTES:
+            with suppress(HTTPError, OSError):
+                self._response.read()  # cheaper than a new connection
+        self._response.close()
+        self._response.release_conn()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class S3Client:
+    """Sends requests to one bucket. All methods may be called from many threads at once."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._options = options
+        self._pool = _Pool(options)
+        self._minio = Minio(
+            options.endpoint,
+            access_key=options.access_key,
+            secret_key=options.secret_key,
+            session_token=options.session_token or None,
+            secure=options.secure,
+            region=options.region,  # without it each bucket costs a request more
+            http_client=self._pool,
+        )
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self._options.bucket
+
+    def send(self, request: Request) -> Answer:
+        """Send a request, and return its answer with the whole body.
+
+        Raises `S3Refusal`; `Unavailable`, `BackendRefused`, `StorageFull`; and `DeadlineExceeded` where the caller's
+        patience was shorter than the time-out.
+        """
+        with self.open(request) as download:
+            body = b"".join(iter(lambda: download.read(_SEND_BYTES), b""))
+        if request.method != "GET" and (code := error_code(body)):
+            # Copies and completions begin with 200 while they are at work, and may end in an error all the same.
+            self._refuse(request, _Answered(download.status, code, download.headers))
+        return Answer(download.status, download.headers, body)
+
+    def open(self, request: Request) -> Download:
+        """Send a request, and return its answer with the body still to be read; raises as `send` does."""
+        calls.check("asking the store")
+        timeout = self._timeout(request)
+        self._pool.timeouts = timeout
+        try:
+            response = self._minio._execute(  # noqa: SLF001 (see above)
+                request.method,
+                self._options.bucket,
+                request.key or None,
+                body=cast("bytes", request.body),
+                headers=dict(request.headers),
+                query_params=dict(request.query),
+                preload_content=False,
+            )
+        except _Answered as answered:
+            self._refuse(request, answered)
+        except (HTTPError, OSError) as error:
+            self._fail(error, timeout)
+        return Download(response, timeout.read)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._pool.clear()
+
+    def _timeout(self, request: Request) -> "_Timeout":
+        bound = min(
+            (limit for limit in (request.timeout_seconds, calls.time_left()) if limit is not None), default=None
+        )
+        connect, read = self._options.connect_timeout_seconds, self._options.read_timeout_seconds
+        if bound is None:
+            return _Timeout(connect, read)
+        bound = max(bound, _LEAST_SECONDS)
+        return _Timeout(min(connect, bound), min(read, bound))
+
+    def _fail(self, error: Exception, timeout: "_Timeout") -> NoReturn:
+        left = calls.time_left()
+        if left is not None and left <= 0:
+            # The caller's time was up before the store's: that says nothing about the store.
+            raise DeadlineExceeded("the deadline passed while asking the store") from error
+        waited = timeout.connect if isinstance(error, ConnectTimeoutError) else timeout.read
+        raise _unavailable(error, waited) from error
+
+    def _refuse(self, request: Request, answered: "_Answered") -> NoReturn:
+        status, code = answered.status, answered.code
+        if not code and status == _NOT_FOUND and not request.key:
+            code = "NoSuchBucket"
+        error = self._error(request, status, code)
+        if error is not None:
+            raise error from None
+        raise S3Refusal(status, code, answered.headers) from None
+
+    def _error(self, request: Request, status: int, code: str) -> HoldfastError | None:
+        """Return what an answer means whatever was asked for; None: it depends on that."""
+        said = code or f"HTTP {status}"
+        error: HoldfastError | None = None
+        if code == "NoSuchBucket":
+            message = f"the bucket {self._options.bucket!r} does not exist"
+            error = BackendRefused(Reason.BUCKET_MISSING, message, bucket=self._options.bucket)
+        elif code in _FULL_CODES or status == _INSUFFICIENT_STORAGE:
+            error = StorageFull(f"the S3 store is full: {said}")
+        elif code in _QUOTA_CODES:
+            error = StorageFull(f"a quota of the S3 store is used up: {said}", Reason.QUOTA_EXCEEDED)
+        elif (
+            code in _TRY_AGAIN_CODES or status == _TOO_MANY or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED)
+        ):
+            error = Unavailable(Reason.BACKEND_UNAVAILABLE, f"the S3 store failed: {said}")
+        elif code in _AUTH_CODES or status in _REFUSED:
+            error = BackendRefused(Reason.BACKEND_AUTH, f"the S3 store refuses the credentials: {said}")
+        elif code in _KEY_CODES or (status == _BAD_REQUEST and request.method == "HEAD" and request.key):
+            field = "key" if request.key else "prefix"
+            error = InvalidArgument(Reason.INVALID_KEY, field, f"this S3 store takes no such {field}: {said}")
+        elif status in _REDIRECTS:
+            message = f"the S3 store answers with a redirect ({said}): endpoint or region are not those of the bucket"
+            error = BackendRefused(Reason.BACKEND_AUTH, message)
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeout:
+    connect: float
+    read: float
+
+
+class _Answered(Exception):
+    """An answer that is an error, on its way past `minio`, which would lose its headers or its code."""
+
+    def __init__(self, status: int, code: str, headers: Mapping[str, str]) -> None:
+        super().__init__(status, code)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+
+class _Pool(urllib3.PoolManager):
+    """The connections. Redirects are not followed and nothing is tried again: what becomes of it is ours to say."""
+
+    def __init__(self, options: S3Options) -> None:
+        context = ssl.create_default_context()
+        context.load_verify_locations(certifi.where())  # beside the machine's own, which a small image may lack
+        super().__init__(
+            # As many hosts as a request can go to: one.
+            num_pools=2,
+            maxsize=options.max_connections,
+            retries=False,
+            **cast("Any", {"ssl_context": context} if options.secure else {}),
+        )
+        self._local = threading.local()
+
+    @property
+    def timeouts(self) -> _Timeout:
+        """The time-outs of this thread's next request."""
+        return cast("_Timeout", self._local.timeout)
+
+    @timeouts.setter
+    def timeouts(self, timeout: _Timeout) -> None:
+        self._local.timeout = timeout
+
+    def urlopen(  # type: ignore[override]
+        self,
+        method: str,
+        url: str,
+        redirect: bool = False,  # noqa: FBT001, FBT002 (the signature is urllib3's)
+        **options: Any,
+    ) -> BaseHTTPResponse:
+        """Send a request, and turn away answers that are errors: `_Answered`."""
+        timeout = self.timeouts
+        options["timeout"] = urllib3.Timeout(connect=timeout.connect, read=timeout.read)
+        options["decode_content"] = False
+        if options.get("body"):
+            options["body"] = _steps(memoryview(options["body"]))
+        response = super().urlopen(method, url, redirect=redirect, **options)
+        if response.status in _FOUND:
+            return response
+        headers = _headers(response)
+        try:
+            text = response.read(_MOST_ERROR_BYTES)
+        finally:
+            response.close()
+            response.release_conn()
+        raise _Answered(response.status, error_code(text), headers)
+
+
+def error_code(body: bytes) -> str:
+    """Return the code of an S3 error document; empty if the body is none."""
+    found = _ERROR_CODE.search(body) if b"<Error>" in body else None
+    return found[1].decode() if found else ""
+
+
+def _steps(body: memoryview) -> Iterator[memoryview]:
+    for start in range(0, len(body), _SEND_BYTES):
+        yield body[start : start + _SEND_BYTES]
+
+
+def _headers(response: BaseHTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _unavailable(error: Exception, seconds: float) -> Unavailable:
+    if isinstance(error, ConnectTimeoutError | NewConnectionError):
+        return Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store cannot be reached")
+    if isinstance(error, ReadTimeoutError | TimeoutError):
+        return _too_slow(seconds)
+    return Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store broke the connection off")
+
+
+def _too_slow(seconds: float) -> Unavailable:
+    return Unavailable(Reason.BACKEND_UNAVAILABLE, f"the S3 store did not answer within {seconds:g} s")

@@ -1,0 +1,57 @@
+"""What stands under a key, asked of the store: the one place that turns a HEAD into an `ObjectInfo`."""
+
+import re
+
+from holdfast_server.objects.base import ObjectNotFound
+from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch
+from holdfast_server.objects.info import ObjectInfo
+from holdfast_server.objects.key import ObjectKey
+from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3.client import Request, S3Refusal
+from holdfast_server.objects.s3.requests import Requests
+
+_ETAG = re.compile(r"[A-Za-z0-9+/=_.:-]{1,200}\Z")
+"""What stores make for etags. Anything else is no object's, and `*` or a quote would mean something in a header."""
+
+
+class Heads:
+    """Asks what stands under a key; `prefix` is that of the bucket."""
+
+    def __init__(self, requests: Requests, prefix: str) -> None:
+        self._requests = requests
+        self._prefix = prefix
+
+    def path(self, key: ObjectKey) -> str:
+        """Return the key in the bucket."""
+        return self._prefix + key.text
+
+    def get(self, key: ObjectKey) -> layout.Stored:
+        """Return what stands under the key. Raises `ObjectNotFound`, and `IntegrityFailed` as `layout.read_headers`."""
+        try:
+            answer = self._requests.send(Request("head", "HEAD", self.path(key)))
+        except S3Refusal as refusal:
+            if refusal.is_missing:
+                raise ObjectNotFound(key) from None
+            raise
+        return layout.read_headers(key, answer.headers, int(answer.headers.get("content-length", "0")))
+
+    def find(self, key: ObjectKey) -> layout.Stored | None:
+        """Return what stands under the key, or None. Raises `IntegrityFailed` as `get` does."""
+        try:
+            return self.get(key)
+        except ObjectNotFound:
+            return None
+
+    def find_info(self, key: ObjectKey) -> ObjectInfo | None:
+        """Return what is known of what stands under the key, or None. Raises `IntegrityFailed` as `get` does."""
+        found = self.find(key)
+        return None if found is None else found.info
+
+
+def condition_headers(condition: Condition) -> dict[str, str] | None:
+    """Return the headers of a condition; None where it cannot hold: no store has such an etag."""
+    if isinstance(condition, CreateOnly):
+        return {"If-None-Match": "*"}
+    if isinstance(condition, IfMatch):
+        return {"If-Match": f'"{condition.etag}"'} if _ETAG.match(condition.etag) else None
+    return {}

@@ -1,0 +1,148 @@
+"""Lists of a bucket, a page of at most 1,000 at a time, by position: the next page begins where the last one ended."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import unquote_plus
+from xml.etree import ElementTree as ET
+
+from holdfast_server import calls
+from holdfast_server.errors import InvalidArgument, Reason, Unavailable
+from holdfast_server.objects.base import CommonPrefix, Entry, EntryRecord, ListQuery
+from holdfast_server.objects.key import ObjectKey
+from holdfast_server.objects.listing import Roller, first_position
+from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3.client import Request
+from holdfast_server.objects.s3.requests import Requests
+
+PAGE_ITEMS = 1000
+"""The most that S3 gives at once."""
+
+_NO_SEGMENTS = ("", ".", "..")
+_LAST_CHARACTER = "\U0010ffff"
+_LONGEST_KEY_BYTES = 1000
+"""Longer than any key of ours, its bucket prefix included or not; S3 itself allows 1,024."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    name: str
+    record: EntryRecord | None = None
+    """None: a common prefix."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    items: list[_Item]
+    """In byte order."""
+    is_last: bool
+
+
+def listed(requests: Requests, prefix: str, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
+    """Yield what the query asks for; `prefix` is that of the bucket."""
+    if any(segment in _NO_SEGMENTS for segment in query.prefix.split("/")[:-1]):
+        return  # no key begins so, and MinIO refuses to look
+    roller = Roller(query)
+    position = first_position(query)
+    while True:
+        calls.check("listing")
+        begun_at = position
+        page = _page(requests, prefix, query, position)
+        for found in page.items:
+            if found.name < position:
+                continue  # rolled up or skipped with those before it
+            item, position = roller.place(found.name)
+            if item is None and position == roller.END:
+                return
+            if isinstance(item, CommonPrefix):
+                yield item
+            elif item is not None and _is_ours(found.name):
+                yield Entry(found.name, found.record)
+        if page.is_last:
+            return
+        if position == begun_at:
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store answers a list with what was listed before")
+
+
+def _page(requests: Requests, prefix: str, query: ListQuery, position: str) -> _Page:
+    wanted = prefix + query.prefix
+    # MinIO refuses a prefix that ends in such a segment, which may be the beginning of one: `.` of `.hidden`.
+    asked = wanted[: wanted.rfind("/") + 1] if wanted.rpartition("/")[2] in (".", "..") else wanted
+    parameters = {
+        "list-type": "2",
+        "prefix": asked,
+        "max-keys": str(PAGE_ITEMS),
+        "encoding-type": "url",
+        "delimiter": "/" if query.delimiter else "",
+    }
+    if position > query.prefix:
+        parameters["start-after"] = prefix + _just_before(position)
+    elif asked != wanted:
+        parameters["start-after"] = _filled(wanted[:-1] + "-")  # the character before the dot
+    answer = requests.send(Request("list", "GET", query=parameters))
+    root = parse(answer.body)
+    items = [_item(contents, prefix) for contents in children(root, "Contents")]
+    items += [_Item(_name(text(common, "Prefix"), prefix)) for common in children(root, "CommonPrefixes")]
+    items.sort(key=lambda item: item.name)
+    # A truncated page without anything would be asked for for ever.
+    return _Page(items, is_last=text(root, "IsTruncated") != "true" or not items)
+
+
+def _just_before(position: str) -> str:
+    """Return a text such that what comes after it is what comes at or after `position`: S3 leaves out the start."""
+    if position.endswith("\0"):
+        return position[:-1]
+    # `a0`, the first position behind everything that starts with `a/`.
+    return _filled(position[:-1] + "/")
+
+
+def _filled(start: str) -> str:
+    """Return the last text that starts so."""
+    return start + _LAST_CHARACTER * ((_LONGEST_KEY_BYTES - len(start.encode())) // len(_LAST_CHARACTER.encode()))
+
+
+def _item(contents: ET.Element, prefix: str) -> _Item:
+    stored = int(text(contents, "Size"))
+    size = layout.size_of(stored)
+    modified = parse_time(text(contents, "LastModified"))
+    return _Item(
+        _name(text(contents, "Key"), prefix),
+        # A size that nothing of ours has: whoever asks for the object is told that it is damaged.
+        EntryRecord(stored if size is None else size, text(contents, "ETag").strip('"'), modified),
+    )
+
+
+def _name(encoded: str, prefix: str) -> str:
+    return unquote_plus(encoded).removeprefix(prefix)
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether it can be a key: other tools make such as `a/`, to show folders."""
+    try:
+        ObjectKey(name)
+    except InvalidArgument:
+        return False
+    return True
+
+
+def parse(document: bytes) -> ET.Element:
+    """Return the root of an answer of the store. Raises `Unavailable` if it is no XML."""
+    try:
+        return ET.fromstring(document)  # noqa: S314 (from the store that keeps our bytes; expat bounds what entities expand to)
+    except ET.ParseError as error:
+        raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store answered with what is no XML") from error
+
+
+def children(element: ET.Element, name: str) -> Iterator[ET.Element]:
+    """Yield the children of this name, in whichever XML namespace: stores differ in that."""
+    return (child for child in element if child.tag.rpartition("}")[2] == name)
+
+
+def text(element: ET.Element, name: str) -> str:
+    """Return the text of the first child of this name; empty if there is none."""
+    return next((child.text or "" for child in children(element, name)), "")
+
+
+def parse_time(moment: str) -> datetime:
+    """Return the moment that a list tells, to the second as the other answers tell it."""
+    return datetime.fromisoformat(moment).astimezone(UTC).replace(microsecond=0)

@@ -1,0 +1,260 @@
+"""What a store can do, found out by doing it: with several writers, for some keep conditions only where there is one.
+
+Everything happens below `holdfast/probe/<random>/` of the bucket's prefix, and is removed again.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from holdfast_server.errors import HoldfastError, Reason, Unavailable
+from holdfast_server.objects.base import ConditionMode, ConditionModes
+from holdfast_server.objects.conditions import Condition, CreateOnly
+from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
+from holdfast_server.objects.s3.layout import etag_of
+from holdfast_server.objects.s3.lists import children, parse, text
+from holdfast_server.objects.s3.requests import MeasuredClient
+
+WRITERS = 3
+"""How many try the same thing at once, where one may win."""
+
+_TIMEOUT_SECONDS = 10.0
+_BODY = b"holdfast probe\n"
+_METADATA = {"x-amz-meta-holdfast-probe": "a%20b"}
+_SOURCE = "basics"
+_FIXED_NAMES = (_SOURCE, "nested", "nested/below")
+_NO_ETAG = '"00000000000000000000000000000000"'
+
+
+class StoreUnfit(Unavailable):
+    """The store does not do what nothing can do without; the message says what."""
+
+    def __init__(self, lacks: str) -> None:
+        super().__init__(Reason.BACKEND_UNAVAILABLE, f"the S3 store cannot be used: {lacks}")
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a store does. A condition counts only if one of several concurrent writers won, and no other."""
+
+    nested_keys: bool = False
+    put_create_only: bool = False
+    put_if_match: bool = False
+    large_put_create_only: bool = False
+    large_put_if_match: bool = False
+    delete_if_match: bool = False
+    copy_create_only: bool = False
+    copy_if_match: bool = False
+
+    def put_mode(self, condition: Condition) -> ConditionMode:
+        """Return how the store keeps the condition of a put in one request."""
+        return _mode(self.put_create_only if isinstance(condition, CreateOnly) else self.put_if_match)
+
+    def large_put_mode(self, condition: Condition) -> ConditionMode:
+        """Return how the store keeps the condition of a put in parts."""
+        return _mode(self.large_put_create_only if isinstance(condition, CreateOnly) else self.large_put_if_match)
+
+    def copy_is_atomic(self, condition: Condition) -> bool:
+        """Tell whether the store keeps the condition of a copy that it makes itself."""
+        return self.copy_create_only if isinstance(condition, CreateOnly) else self.copy_if_match
+
+    @property
+    def modes(self) -> ConditionModes:
+        """How conditions are kept, by operation: for each its weaker one."""
+        put = _mode(self.put_create_only and self.put_if_match)
+        large = _mode(self.large_put_create_only and self.large_put_if_match)
+        delete = ConditionMode.ATOMIC if self.delete_if_match else ConditionMode.UNSUPPORTED
+        # What the store cannot copy under a condition goes through the server, and is a put there.
+        copy = ConditionMode.ATOMIC if self.copy_create_only and self.copy_if_match else min(put, large)
+        return ConditionModes(put, large, delete, copy)
+
+    def items(self) -> Iterable[tuple[str, bool]]:
+        """Return the findings by name."""
+        return asdict(self).items()
+
+
+UNKNOWN_MODES = ConditionModes(
+    ConditionMode.UNKNOWN, ConditionMode.UNKNOWN, ConditionMode.UNKNOWN, ConditionMode.UNKNOWN
+)
+
+
+def probe(client: MeasuredClient, bucket: str, prefix: str) -> Findings:
+    """Find out what the store does. Raises `StoreUnfit`, and what `S3Client.send` raises but refusals."""
+    with _workplace(client, bucket, prefix) as place:
+        place.check_basics()
+        return Findings(
+            nested_keys=place.lists_nested_keys(),
+            put_create_only=place.keeps_create_only(place.begin_put),
+            put_if_match=place.keeps_if_match(place.begin_put),
+            large_put_create_only=place.keeps_create_only(place.begin_put_in_parts),
+            large_put_if_match=place.keeps_if_match(place.begin_put_in_parts),
+            delete_if_match=place.keeps_if_match_of_deletions(),
+            copy_create_only=place.keeps_create_only(place.begin_copy),
+            copy_if_match=place.keeps_if_match(place.begin_copy),
+        )
+
+
+Attempt = Callable[[dict[str, str]], Answer]
+"""Makes an object under the condition that the headers are; may be called again where it was refused."""
+
+Begin = Callable[[str], Attempt]
+"""Does what comes before the conditional request to a path."""
+
+
+class _Workplace:
+    """Where a probe does what it does, and what it does there."""
+
+    def __init__(self, client: MeasuredClient, bucket: str, root: str, writers: ThreadPoolExecutor) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._root = root
+        self._writers = writers
+        self._paths: list[str] = []
+        self._uploads: list[tuple[str, str]] = []
+
+    def check_basics(self) -> None:
+        """Check that what was written is there at once, as it was written. Raises `StoreUnfit`."""
+        path = self._path(_SOURCE)
+        self._put(path, {})
+        try:
+            read = self._send("get", "GET", path, headers={"Range": "bytes=2-5"})
+        except S3Refusal as refusal:
+            raise StoreUnfit("what was written is not there at once") from refusal
+        if read.body != _BODY[2:6]:
+            raise StoreUnfit("it does not give a part of an object")
+        if any(read.headers.get(name) != value for name, value in _METADATA.items()):
+            raise StoreUnfit("it does not keep the metadata of objects")
+
+    def lists_nested_keys(self) -> bool:
+        """Tell whether `a` and `a/b` can both be there, and are both listed."""
+        paths = [self._path("nested"), self._path("nested/below")]
+        self._put(paths[0], {})
+        try:
+            self._put(paths[1], {})
+        except (S3Refusal, Unavailable):
+            # Stores that make directories of keys fail at this, some with an internal error. If it is the store that
+            # is unwell, what is asked next fails too.
+            return False
+        listed = parse(self._send("list", "GET", query={"list-type": "2", "prefix": paths[0]}).body)
+        return {text(entry, "Key") for entry in children(listed, "Contents")} == set(paths)
+
+    def keeps_create_only(self, begin: Begin) -> bool:
+        """Tell whether of several that create the same object one wins, and one that comes later does not."""
+        path = self._path("created")
+        attempts = [begin(path) for _ in range(WRITERS)]
+        conditions = {"If-None-Match": "*"}
+        won = self._at_once(attempts, conditions)
+        return sum(won) == 1 and not _wins(attempts[won.index(False)], conditions)
+
+    def keeps_if_match(self, begin: Begin) -> bool:
+        """Tell whether of several that replace the same object one wins, and none with another etag or none there."""
+        path = self._path("replaced")
+        attempts = [begin(path) for _ in range(WRITERS)]
+        other = {"If-Match": _NO_ETAG}
+        if _wins(attempts[0], other):  # there is nothing yet
+            return False
+        etag = etag_of(self._put(path, {}, _BODY * 2).headers)
+        return not _wins(attempts[0], other) and sum(self._at_once(attempts, {"If-Match": f'"{etag}"'})) == 1
+
+    def keeps_if_match_of_deletions(self) -> bool:
+        """Tell whether an object is deleted with its own etag, and not with another."""
+        path = self._path("deleted")
+        etag = etag_of(self._put(path, {}).headers)
+        attempts = [partial(self._delete, path)] * WRITERS
+        return not any(self._at_once(attempts, {"If-Match": _NO_ETAG})) and any(
+            self._at_once(attempts, {"If-Match": f'"{etag}"'})
+        )
+
+    def begin_put(self, path: str) -> Attempt:
+        """Put in one request."""
+        return partial(self._put, path)
+
+    def begin_put_in_parts(self, path: str) -> Attempt:
+        """Put in parts, of which there is one; only the last request is conditional."""
+        begun = self._send("create_upload", "POST", path, {"uploads": ""}, headers=_METADATA)
+        upload = text(parse(begun.body), "UploadId")
+        self._uploads.append((path, upload))
+        part = self._send("upload_part", "PUT", path, {"partNumber": "1", "uploadId": upload}, body=_BODY)
+        rows = f"<Part><PartNumber>1</PartNumber><ETag>{part.headers.get('etag', '')}</ETag></Part>"
+        document = f"<CompleteMultipartUpload>{rows}</CompleteMultipartUpload>".encode()
+
+        def complete(conditions: dict[str, str]) -> Answer:
+            query = {"uploadId": upload}
+            answer = self._send("complete_upload", "POST", path, query, headers=conditions, body=document)
+            self._uploads.remove((path, upload))
+            return answer
+
+        return complete
+
+    def begin_copy(self, path: str) -> Attempt:
+        """Copy what the check of the basics wrote."""
+        source = {"x-amz-copy-source": f"/{self._bucket}/{self._root}{_SOURCE}", "x-amz-metadata-directive": "REPLACE"}
+        return lambda conditions: self._send("copy", "PUT", path, headers={**source, **_METADATA, **conditions})
+
+    def clean_up(self) -> None:
+        """Remove all that is left, as far as that goes."""
+        left = [("abort_upload", path, {"uploadId": upload}) for path, upload in self._uploads]
+        left += [("delete", path, {}) for path in reversed(self._paths)]
+        list(self._writers.map(self._try_to_remove, left))
+
+    def _try_to_remove(self, left: tuple[str, str, dict[str, str]]) -> None:
+        name, path, query = left
+        with suppress(HoldfastError, S3Refusal):
+            self._send(name, "DELETE", path, query)
+
+    def _path(self, name: str) -> str:
+        path = self._root + (name if name in _FIXED_NAMES else f"{name}-{len(self._paths)}")
+        self._paths.append(path)
+        return path
+
+    def _at_once(self, attempts: Sequence[Attempt], conditions: dict[str, str]) -> list[bool]:
+        """Make all attempts at once, and return which of them succeeded."""
+        making = [self._writers.submit(copy_context().run, _wins, attempt, conditions) for attempt in attempts]
+        return [made.result() for made in making]
+
+    def _put(self, path: str, conditions: dict[str, str], body: bytes = _BODY) -> Answer:
+        return self._send("put", "PUT", path, headers={**_METADATA, **conditions}, body=body)
+
+    def _delete(self, path: str, conditions: dict[str, str]) -> Answer:
+        return self._send("delete", "DELETE", path, headers=conditions)
+
+    def _send(
+        self,
+        name: str,
+        method: str,
+        path: str = "",
+        query: dict[str, str] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Answer:
+        return self._client.send(
+            Request(name, method, path, query or {}, headers or {}, body, timeout_seconds=_TIMEOUT_SECONDS)
+        )
+
+
+def _wins(attempt: Attempt, conditions: dict[str, str]) -> bool:
+    try:
+        attempt(conditions)
+    except S3Refusal:
+        return False
+    return True
+
+
+@contextmanager
+def _workplace(client: MeasuredClient, bucket: str, prefix: str) -> Iterator[_Workplace]:
+    root = f"{prefix}holdfast/probe/{secrets.token_hex(8)}/"
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="probe") as writers:
+        place = _Workplace(client, bucket, root, writers)
+        try:
+            yield place
+        finally:
+            place.clean_up()
+
+
+def _mode(is_atomic: bool) -> ConditionMode:  # noqa: FBT001 (what it is about is in its name)
+    return ConditionMode.ATOMIC if is_atomic else ConditionMode.CHECKED

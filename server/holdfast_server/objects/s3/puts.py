@@ -1,0 +1,202 @@
+"""Puts: which way an object's bytes go into the bucket, and how its condition is kept.
+
+What one request takes goes in one request. What is more goes in parts: as it arrives where its sha256 is declared, else
+through the spool, for the metadata of an object is fixed before its first byte.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from holdfast_server import calls
+from holdfast_server.errors import ConcurrentModification, Reason, Unavailable
+from holdfast_server.objects.base import ConditionMode, NamedByContent
+from holdfast_server.objects.body import Body
+from holdfast_server.objects.conditions import Condition, Overwrite
+from holdfast_server.objects.info import Attributes, ObjectInfo
+from holdfast_server.objects.key import ObjectKey
+from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
+from holdfast_server.objects.s3.heads import Heads, condition_headers
+from holdfast_server.objects.s3.lists import parse, text
+from holdfast_server.objects.s3.probe import Findings
+from holdfast_server.objects.s3.requests import Requests
+from holdfast_server.objects.s3.uploads import Parts, Upload, part_size
+from holdfast_server.objects.spool import Spool, SpooledFile
+
+_TRIES = 5
+"""How often a conditional write is begun anew whose condition holds when looked at, and did not when it was made."""
+
+_PAUSE_SECONDS = 0.05
+_LOCKS = 64
+
+Write = Callable[[dict[str, str]], Answer]
+"""Makes the object under its key; is given the headers of the condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """An object on its way into the bucket; `write_id` names this put, to know it again."""
+
+    key: ObjectKey
+    size_bytes: int
+    sha256: bytes
+    attributes: Attributes
+    write_id: str
+
+
+class Puts:
+    """Puts objects into the bucket. `findings` tells which conditions the store keeps."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        heads: Heads,
+        spool: Spool,
+        part_bytes: int,
+        findings: Callable[[], Findings],
+    ) -> None:
+        self._requests = requests
+        self._heads = heads
+        self._spool = spool
+        self._part_bytes = part_bytes
+        self._findings = findings
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+
+    def put(
+        self, name: ObjectKey | NamedByContent, body: Body, condition: Condition, attributes: Attributes
+    ) -> ObjectInfo:
+        """Store the body's bytes; see `ObjectStore.put`."""
+        pieces = iter(body)
+        begun: list[bytes] = []
+        size = 0
+        for piece in pieces:
+            begun.append(piece)
+            size += len(piece)
+            if size > layout.PLAIN_BYTES:
+                return self._put_larger(name, body, chain(begun, pieces), condition, attributes)
+        new = _new(name, body, attributes)
+        headers = layout.headers_of(attributes, new.sha256, body.digests.piece_crc32c, new.write_id)
+        data = begun[0] if len(begun) == 1 else b"".join(begun)
+        return self._put_whole(new, headers, memoryview(data), condition)
+
+    def publish(self, new: New, condition: Condition, mode: ConditionMode, write: Write) -> ObjectInfo:
+        """Make an object under its condition, which the store keeps as `mode` says; tells what became of it."""
+        for _ in range(_TRIES):
+            try:
+                return self._publish(new, condition, mode, write)
+            except _Raced:
+                calls.pause(_PAUSE_SECONDS, "another write of the key")
+        message = f"key {new.key.text!r} was written by others each time that it was tried"
+        raise ConcurrentModification(message, key=new.key.text)
+
+    def _publish(self, new: New, condition: Condition, mode: ConditionMode, write: Write) -> ObjectInfo:
+        headers = condition_headers(condition)
+        if isinstance(condition, Overwrite) or (mode is ConditionMode.ATOMIC and headers is not None):
+            return self._written(new, condition, write, headers or {})
+        with self._alone_with(new.key):
+            condition.check(new.key, self._heads.find_info(new.key))
+            return self._written(new, condition, write, {})
+
+    def _written(self, new: New, condition: Condition, write: Write, headers: dict[str, str]) -> ObjectInfo:
+        try:
+            answer = write(headers)
+        except S3Refusal as refusal:
+            if not (refusal.is_conflict or refusal.is_missing):
+                raise
+            return self._what_became(new, condition, refusal)
+        etag = layout.etag_of(answer.headers) or (text(parse(answer.body), "ETag").strip('"') if answer.body else "")
+        update_time = layout.time_of(answer.headers)
+        if not etag or update_time is None:
+            return self._heads.get(new.key).info
+        return ObjectInfo(new.key, new.size_bytes, etag, new.sha256, new.attributes, update_time)
+
+    def _what_became(self, new: New, condition: Condition, refusal: S3Refusal) -> ObjectInfo:
+        """Return our own object, if a lost answer is behind the refusal; else raise what is."""
+        existing = self._heads.find(new.key)
+        if existing is not None and existing.write_id == new.write_id:
+            return existing.info
+        condition.check(new.key, None if existing is None else existing.info)
+        if refusal.code == "NoSuchUpload":
+            message = "the S3 store lost an upload before it was complete"
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, message) from None
+        raise _Raced from None
+
+    def _put_larger(
+        self,
+        name: ObjectKey | NamedByContent,
+        body: Body,
+        pieces: Iterator[bytes],
+        condition: Condition,
+        attributes: Attributes,
+    ) -> ObjectInfo:
+        declared = body.header.size_bytes
+        stored = None if declared is None else layout.stored_size_of(declared)
+        size = part_size(stored, self._part_bytes)
+        parts = Parts(size if stored is None else min(size, stored)).cut(layout.framed(pieces, body.piece_crc32c))
+        first = next(parts)
+        if body.is_complete:
+            new = _new(name, body, attributes)
+            headers = layout.headers_of(attributes, new.sha256, None, new.write_id)
+            return self._put_whole(new, headers, first, condition)
+        if isinstance(name, ObjectKey) and not isinstance(condition, Overwrite):
+            # So that nobody sends a terabyte to learn at its end that the key is taken.
+            condition.check(name, self._heads.find_info(name))
+        parts = chain([first], parts)
+        if isinstance(name, ObjectKey) and body.header.sha256 is not None:
+            # Its size is known at the end.
+            new = New(name, -1, body.header.sha256, attributes, secrets.token_hex(16))
+            return self._put_in_parts(new, body, parts, condition)
+        with self._spool.open() as spooled:
+            for part in parts:
+                spooled.write(part)
+            size = part_size(spooled.size_bytes, self._part_bytes)
+            again = Parts(size).cut(_read_back(spooled))
+            return self._put_in_parts(_new(name, body, attributes), body, again, condition)
+
+    def _put_whole(self, new: New, headers: dict[str, str], data: memoryview, condition: Condition) -> ObjectInfo:
+        path = self._heads.path(new.key)
+
+        def write(conditions: dict[str, str]) -> Answer:
+            return self._requests.send(Request("put", "PUT", path, headers={**headers, **conditions}, body=data))
+
+        return self.publish(new, condition, self._findings().put_mode(condition), write)
+
+    def _put_in_parts(self, new: New, body: Body, parts: Iterator[memoryview], condition: Condition) -> ObjectInfo:
+        headers = layout.headers_of(new.attributes, new.sha256, None, new.write_id)
+        with Upload(self._requests, self._heads.path(new.key), headers) as upload:
+            for part in parts:
+                upload.send(part)
+            new = replace(new, size_bytes=body.digests.size_bytes)
+            info = self.publish(new, condition, self._findings().large_put_mode(condition), upload.complete)
+            upload.keep()
+            return info
+
+    @contextmanager
+    def _alone_with(self, key: ObjectKey) -> Iterator[None]:
+        """Keep other conditional writes of this process away from a key, where the store does not."""
+        lock = self._locks[hash(key.text) % _LOCKS]
+        while not lock.acquire(timeout=min(1.0, calls.time_left() or 1.0)):
+            calls.check("waiting for another write of the key")
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class _Raced(Exception):
+    """A condition did not hold when the write was made, and holds when looked at."""
+
+
+def _new(name: ObjectKey | NamedByContent, body: Body, attributes: Attributes) -> New:
+    digests = body.digests
+    key = name if isinstance(name, ObjectKey) else name.key_of(digests.sha256)
+    return New(key, digests.size_bytes, digests.sha256, attributes, secrets.token_hex(16))
+
+
+def _read_back(spooled: SpooledFile) -> Iterator[bytes]:
+    for offset in range(0, spooled.size_bytes, layout.FRAME_BYTES):
+        yield spooled.read_at(offset, layout.FRAME_BYTES)

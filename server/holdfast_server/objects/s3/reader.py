@@ -1,0 +1,98 @@
+"""An open object in the bucket: one request for the range asked for, and more only if that breaks off."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from holdfast_server.errors import ConcurrentModification, Unavailable
+from holdfast_server.objects.base import ObjectReader
+from holdfast_server.objects.body import PIECE_BYTES, Chunk
+from holdfast_server.objects.ranges import Extent
+from holdfast_server.objects.reading import pieces_touched, verified_chunks
+from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3.client import Download, Request, S3Refusal
+from holdfast_server.objects.s3.requests import MeasuredClient, Requests
+
+_SKIP_BYTES = 1 << 20
+
+
+class S3Reader(ObjectReader):
+    """Reads pieces from a download, `begun` with its position in what is stored, and goes on in another one.
+
+    What breaks off is asked for again from the piece that is missing, if the object is still the same; so is, once, a
+    piece that did not arrive as it was stored.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        path: str,
+        stored: layout.Stored,
+        extent: Extent,
+        begun: tuple[Download, int] | None = None,
+    ) -> None:
+        self.info = stored.info
+        self.extent = extent
+        self._requests = requests
+        self._path = path
+        self._crcs = stored.crcs
+        self._download: Download | None = None
+        self._position = 0
+        if begun is not None:
+            self._download, self._position = begun
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return verified_chunks(
+            self.info.key, self.info.size_bytes, self.extent, self._read_piece, read_again=self._read_piece_anew
+        )
+
+    def close(self) -> None:
+        """End the download."""
+        download, self._download = self._download, None
+        if download is not None:
+            download.close()
+
+    def __del__(self) -> None:
+        """Give back the connection of a reader that nobody closed."""
+        with suppress(AttributeError):  # a constructor that failed
+            self.close()
+
+    def _read_piece(self, offset: int, _length: int) -> tuple[bytes, int]:
+        number = offset // PIECE_BYTES
+        place = layout.piece_at(number, self.info.size_bytes)
+        data = self._requests.retry(lambda client: self._read(client, place))
+        if self._crcs is not None:
+            return data, self._crcs[number]
+        return layout.split_frame(data)
+
+    def _read_piece_anew(self, offset: int, length: int) -> tuple[bytes, int]:
+        self.close()
+        return self._read_piece(offset, length)
+
+    def _read(self, client: MeasuredClient, place: Extent) -> bytes:
+        try:
+            if self._download is None:
+                self._download = self._open_at(client, place.offset)
+                self._position = place.offset
+            while self._position < place.offset:
+                skipped = self._download.read(min(place.offset - self._position, _SKIP_BYTES))
+                if not skipped:
+                    raise ConcurrentModification(f"key {self.info.key.text!r} became shorter while it was read")
+                self._position += len(skipped)
+            data = self._download.read(place.length)
+        except Unavailable:
+            self.close()
+            raise
+        self._position += len(data)
+        return data
+
+    def _open_at(self, client: MeasuredClient, position: int) -> Download:
+        last = pieces_touched(self.extent)[-1]
+        end = layout.piece_at(last, self.info.size_bytes)
+        headers = {"Range": f"bytes={position}-{end.offset + end.length - 1}", "If-Match": f'"{self.info.etag}"'}
+        try:
+            return client.open(Request("get", "GET", self._path, headers=headers))
+        except S3Refusal as refusal:
+            if refusal.is_missing or refusal.is_conflict:
+                message = f"key {self.info.key.text!r} was replaced or deleted while it was read"
+                raise ConcurrentModification(message, key=self.info.key.text) from None
+            raise

@@ -1,0 +1,325 @@
+"""Objects in a bucket of an S3-compatible store."""
+
+import logging
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import quote
+
+from holdfast_server.errors import BackendRefused, ConcurrentModification, ConditionUnsupported, HoldfastError
+from holdfast_server.objects.base import (
+    NO_ATTRIBUTES,
+    OVERWRITE,
+    WHOLE,
+    CommonPrefix,
+    ConditionMode,
+    Description,
+    Durability,
+    Entry,
+    Listener,
+    ListQuery,
+    NamedByContent,
+    ObjectNotFound,
+    ObjectReader,
+    ObjectStore,
+)
+from holdfast_server.objects.body import Body, Declared
+from holdfast_server.objects.breaker import Breaker
+from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, Overwrite
+from holdfast_server.objects.info import Attributes, ObjectInfo
+from holdfast_server.objects.key import ObjectKey
+from holdfast_server.objects.ranges import Range
+from holdfast_server.objects.remote_metrics import BackendMetrics
+from holdfast_server.objects.retrying import DEFAULT_POLICY, Retrying, RetryPolicy
+from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3.bucket import Bucket
+from holdfast_server.objects.s3.client import Answer, Download, Request, S3Client, S3Refusal
+from holdfast_server.objects.s3.heads import Heads, condition_headers
+from holdfast_server.objects.s3.lists import listed
+from holdfast_server.objects.s3.options import S3Options
+from holdfast_server.objects.s3.probe import UNKNOWN_MODES, Findings, probe
+from holdfast_server.objects.s3.puts import New, Puts
+from holdfast_server.objects.s3.reader import S3Reader
+from holdfast_server.objects.s3.requests import MeasuredClient, Requests
+from holdfast_server.objects.spool import Spool
+
+NAME = "s3"
+
+SWEPT_AGE = timedelta(hours=24)
+"""Uploads in parts that were begun longer ago are taken for forgotten."""
+
+_SWEEP_SECONDS = 3600.0
+_MOST_COPIED_BYTES = 5 << 30
+"""S3 copies at most 5 GiB in one request."""
+
+_SWEEP_RETRY_SECONDS = 5.0
+_CLOSE_SECONDS = 5.0
+_TRIES = 3
+_RANGE_NOT_SATISFIABLE = 416
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What was found out about the bucket."""
+
+    findings: Findings
+    store_id: str
+
+
+class S3Store(ObjectStore):
+    """An `ObjectStore` in a bucket. Nothing is asked of the store before `start`, and nothing waits for it there."""
+
+    def __init__(
+        self, options: S3Options, spool: Spool, metrics: BackendMetrics, policy: RetryPolicy = DEFAULT_POLICY
+    ) -> None:
+        self._options = options
+        self._metrics = metrics
+        self._client = S3Client(options)
+        self._measured = MeasuredClient(self._client, metrics)
+        self._bucket = Bucket(self._measured, options)
+        self._breaker = Breaker(self._mend, name=NAME, metrics=metrics)
+        self._requests = Requests(self._measured, Retrying(self._breaker, policy, metrics=metrics))
+        self._heads = Heads(self._requests, options.prefix)
+        self._puts = Puts(self._requests, self._heads, spool, options.part_bytes, lambda: self._known().findings)
+        self._opened: _Opened | None = None
+        self._closing = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep_now_and_then, name="s3 sweep", daemon=True)
+
+    def describe(self) -> Description:
+        """Tell what the probe has found."""
+        opened = self._opened
+        return Description(
+            NAME,
+            Durability.REMOTE,
+            UNKNOWN_MODES if opened is None else opened.findings.modes,
+            nested_keys=opened is not None and opened.findings.nested_keys,
+            store_id="" if opened is None else opened.store_id,
+            not_ready=self._breaker.reason,
+        )
+
+    def start(self, listener: Listener) -> None:
+        """Begin to look for the bucket; see `ObjectStore.start`."""
+        self._breaker.start(listener)
+        self._sweeper.start()
+
+    def put(
+        self,
+        name: ObjectKey | NamedByContent,
+        body: Body,
+        *,
+        condition: Condition = OVERWRITE,
+        attributes: Attributes = NO_ATTRIBUTES,
+    ) -> ObjectInfo:
+        """Store the body's bytes; see `ObjectStore.put`."""
+        self._breaker.check()  # before a body is read that could go nowhere
+        return self._puts.put(name, body, condition, attributes)
+
+    def get(self, key: ObjectKey, wanted: Range = WHOLE, *, condition: Condition = OVERWRITE) -> ObjectReader:
+        """Open an object with one request; see `ObjectStore.get`."""
+        headers = {} if isinstance(condition, Overwrite) else condition_headers(condition)
+        if headers is None or isinstance(condition, CreateOnly):
+            condition.check(key, self._heads.get(key).info)
+            headers = {}
+        if (asked := layout.range_header(wanted)) is not None:
+            headers = {**headers, "Range": asked}
+        request = Request("get", "GET", self._heads.path(key), headers=headers)
+        for _ in range(_TRIES):
+            try:
+                return self._reader(key, wanted, self._requests.open(request))
+            except S3Refusal as refusal:
+                if refusal.is_missing:
+                    raise ObjectNotFound(key) from None
+                if refusal.status != _RANGE_NOT_SATISFIABLE and not refusal.is_conflict:
+                    raise
+            # Why it was refused shows by what is there now, or else it is another object now.
+            stored = self._heads.get(key)
+            condition.check(key, stored.info)
+            extent = wanted.of(stored.info.size_bytes)
+            if extent.length == 0:
+                return S3Reader(self._requests, self._heads.path(key), stored, extent)
+        raise ConcurrentModification(f"key {key.text!r} changed each time that it was opened", key=key.text)
+
+    def stat(self, key: ObjectKey) -> ObjectInfo:
+        """Tell what is known of an object; see `ObjectStore.stat`."""
+        return self._heads.get(key).info
+
+    def delete(self, key: ObjectKey, *, condition: Condition = OVERWRITE) -> bool:
+        """Remove an object; see `ObjectStore.delete`. S3 does not say whether there was one, so it is asked before."""
+        if isinstance(condition, IfMatch):
+            return self._delete_if_match(key, condition)
+        if not self._is_there(key):
+            return False
+        if isinstance(condition, CreateOnly):
+            condition.check(key, self._heads.find_info(key))
+        self._requests.send(Request("delete", "DELETE", self._heads.path(key)))
+        return True
+
+    def list(self, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
+        """Yield what the query asks for; see `ObjectStore.list`."""
+        return listed(self._requests, self._options.prefix, query)
+
+    def copy(
+        self,
+        source: ObjectKey,
+        target: ObjectKey,
+        *,
+        condition: Condition = OVERWRITE,
+        attributes: Attributes | None = None,
+    ) -> ObjectInfo:
+        """Store the source's bytes under the target too; see `ObjectStore.copy`.
+
+        The store copies where it keeps the condition; else, and above 5 GiB, the bytes go through this server.
+        """
+        for _ in range(_TRIES):
+            found = self._heads.get(source)
+            kept = found.info.attributes if attributes is None else attributes
+            by_store = isinstance(condition, Overwrite) or self._known().findings.copy_is_atomic(condition)
+            if not by_store or layout.stored_size_of(found.info.size_bytes) > _MOST_COPIED_BYTES:
+                return self._copy_through(found, target, condition, kept)
+            try:
+                return self._copy_by_store(found, target, condition, kept)
+            except _SourceChanged:
+                continue
+        raise ConcurrentModification(f"key {source.text!r} changed each time that it was copied", key=source.text)
+
+    def close(self) -> None:
+        """End the threads, and close the connections that nobody uses; readers go on."""
+        self._closing.set()
+        self._breaker.close()
+        if self._sweeper.is_alive():
+            self._sweeper.join(_CLOSE_SECONDS)
+        self._client.close()
+
+    def _known(self) -> _Opened:
+        if self._opened is None:
+            self._breaker.check()
+            raise RuntimeError("the breaker is closed, and nothing was found out")
+        return self._opened
+
+    def _reader(self, key: ObjectKey, wanted: Range, download: Download) -> ObjectReader:
+        try:
+            position, stored_bytes = _place(download)
+            stored = layout.read_headers(key, download.headers, stored_bytes)
+            extent = wanted.of(stored.info.size_bytes)
+            return S3Reader(self._requests, self._heads.path(key), stored, extent, (download, position))
+        except BaseException:
+            download.close()  # else its connection would be lost
+            raise
+
+    def _is_there(self, key: ObjectKey) -> bool:
+        """Tell whether there is something, be it damaged: that can be deleted too."""
+        try:
+            self._requests.send(Request("head", "HEAD", self._heads.path(key)))
+        except S3Refusal as refusal:
+            if refusal.is_missing:
+                return False
+            raise
+        return True
+
+    def _delete_if_match(self, key: ObjectKey, condition: IfMatch) -> bool:
+        if not self._known().findings.delete_if_match:
+            raise ConditionUnsupported("this S3 store does not keep if_match_etag of deletions")
+        headers = condition_headers(condition)
+        if headers is None:
+            condition.check(key, self._heads.find_info(key))
+            headers = {}
+        tries = 0
+
+        def delete(client: MeasuredClient) -> Answer:
+            nonlocal tries
+            tries += 1
+            return client.send(Request("delete", "DELETE", self._heads.path(key), headers=headers))
+
+        try:
+            self._requests.retry(delete)
+        except S3Refusal as refusal:
+            if not (refusal.is_conflict or refusal.is_missing):
+                raise
+            existing = self._heads.find_info(key)
+            if existing is None and tries > 1:
+                return True  # the try before, whose answer was lost, deleted it
+            condition.check(key, existing)
+            message = f"key {key.text!r} was written by others while it was deleted"
+            raise ConcurrentModification(message, key=key.text) from None
+        return True
+
+    def _copy_by_store(
+        self, found: layout.Stored, target: ObjectKey, condition: Condition, attributes: Attributes
+    ) -> ObjectInfo:
+        info = found.info
+        new = New(target, info.size_bytes, info.sha256, attributes, secrets.token_hex(16))
+        headers = {
+            **layout.headers_of(attributes, info.sha256, found.crcs, new.write_id),
+            "x-amz-copy-source": quote(f"/{self._options.bucket}/{self._heads.path(info.key)}"),
+            "x-amz-copy-source-if-match": f'"{info.etag}"',
+            "x-amz-metadata-directive": "REPLACE",
+        }
+        path = self._heads.path(target)
+
+        def write(conditions: dict[str, str]) -> Answer:
+            try:
+                return self._requests.send(Request("copy", "PUT", path, headers={**headers, **conditions}))
+            except S3Refusal as refusal:
+                now = self._heads.find_info(info.key) if refusal.is_conflict or refusal.is_missing else info
+                if now is None:
+                    raise ObjectNotFound(info.key) from None
+                if now.etag != info.etag:
+                    raise _SourceChanged from None
+                raise
+
+        return self._puts.publish(new, condition, ConditionMode.ATOMIC, write)
+
+    def _copy_through(
+        self, found: layout.Stored, target: ObjectKey, condition: Condition, attributes: Attributes
+    ) -> ObjectInfo:
+        info = found.info
+        with self.get(info.key, condition=IfMatch(info.etag)) as reader:
+            body = Body(reader, Declared(info.size_bytes, info.sha256))
+            return self._puts.put(target, body, condition, attributes)
+
+    def _mend(self, error: HoldfastError | None) -> None:
+        """Find out whether the bucket can be used, and at first what it can do; for the breaker's thread."""
+        if self._opened is not None and not isinstance(error, BackendRefused):
+            self._bucket.check()
+            return
+        self._bucket.make_sure()
+        findings = probe(self._measured, self._options.bucket, self._options.prefix)
+        store_id = self._bucket.store_id(create_only=findings.put_create_only)
+        for name, holds in findings.items():
+            self._metrics.set_finding(name, holds=holds)
+        self._opened = _Opened(findings, store_id)
+        fields = {"bucket": self._options.bucket, "endpoint": self._options.endpoint, "store_id": store_id}
+        _log.info("S3 store probed", extra={"fields": fields | dict(findings.items())})
+        lacking = [name for name, holds in findings.items() if not holds and name != "nested_keys"]
+        if lacking:
+            fields = {"bucket": self._options.bucket, "lacking": ",".join(lacking)}
+            _log.warning("The S3 store does not keep every condition", extra={"fields": fields})
+
+    def _sweep_now_and_then(self) -> None:
+        while not self._closing.is_set():
+            if self._breaker.reason is not None:
+                self._closing.wait(_SWEEP_RETRY_SECONDS)
+                continue
+            try:
+                if swept := self._bucket.sweep(SWEPT_AGE):
+                    _log.info("Forgotten uploads were aborted", extra={"fields": {"uploads": swept}})
+            except (HoldfastError, S3Refusal) as error:
+                _log.warning("Forgotten uploads could not be looked for", extra={"fields": {"error": str(error)}})
+            self._closing.wait(_SWEEP_SECONDS)
+
+
+class _SourceChanged(Exception):
+    """The source of a copy is another object than the one that was looked at."""
+
+
+def _place(download: Download) -> tuple[int, int]:
+    """Return where the download begins in what is stored, and how many bytes are stored in all."""
+    content_range = download.headers.get("content-range", "")
+    if content_range:
+        positions, _, total = content_range.removeprefix("bytes ").partition("/")
+        return int(positions.partition("-")[0]), int(total)
+    return 0, int(download.headers.get("content-length", "0"))

@@ -1,0 +1,87 @@
+"""An `S3Store` behind a fault proxy, and what shows that its operations leave nothing behind."""
+
+import threading
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from holdfast_server.objects.retrying import RetryPolicy, _Budget
+from holdfast_server.objects.spool import Spool
+from tests.support.fault_proxy import FaultProxy, Seen
+from tests.support.s3_servers import S3Server
+from tests.support.s3_stores import OpenedStore
+from tests.support.waiting import wait_until
+
+TWO_ATTEMPTS = RetryPolicy(attempts=2, first_seconds=0.002, most_seconds=0.01)
+"""One failure passes, two are seen; and what one operation can fail does not open the breaker."""
+
+_SETTLE_SECONDS = 10
+_WORKERS = ("upload", "sha256")
+
+
+class FaultyStore:
+    """`store` reaches its bucket through `proxy`; `direct` is another store on it, to which nothing happens.
+
+    A context manager. The bucket is empty at first: even the marker that opening it leaves is gone.
+    """
+
+    def __init__(self, server: S3Server, *, policy: RetryPolicy = TWO_ATTEMPTS, **changes: object) -> None:
+        self.server = server
+        self.spool = Spool()
+        with ExitStack() as undo:
+            self.proxy = undo.enter_context(FaultProxy(server.endpoint))
+            opened = undo.enter_context(OpenedStore(server))
+            through = undo.enter_context(
+                OpenedStore(
+                    server,
+                    bucket=opened.bucket,
+                    endpoint=self.proxy.endpoint,
+                    spool=self.spool,
+                    policy=policy,
+                    **changes,
+                )
+            )
+            opened.empty()
+            self.bucket = opened.bucket
+            self.direct = opened.store
+            self.store = through.store
+            self._undo = undo.pop_all()
+
+    def rest(self) -> None:
+        """Heal the proxy, and have all retries again that the store can afford."""
+        self.proxy.heal()
+        self.store._requests._retrying._budget = _Budget()
+
+    def uploads(self, key: str) -> int:
+        """Return how many uploads in parts were begun under a key, and neither completed nor aborted."""
+        # By its whole name: MinIO does not tell of uploads below a prefix.
+        listed: Any = self.server.client()._list_multipart_uploads(self.bucket, prefix=key)
+        return len([upload for upload in listed.uploads if upload.object_name == key])
+
+    def check_settled(self) -> None:
+        """Check that no room, thread or connection is held by an operation that is over."""
+        assert self.spool.used_bytes == 0
+        workers = [thread.name for thread in threading.enumerate() if thread.name.startswith(_WORKERS)]
+        assert workers == []
+        # A proxy needs a moment to see that a client has hung up.
+        wait_until(lambda: self.proxy.open_connections <= self._idle_connections(), _SETTLE_SECONDS)
+
+    def _idle_connections(self) -> int:
+        pools: Any = self.store._client._pool.pools
+        kept = [connection for key in pools.keys() for connection in pools[key].pool.queue]  # noqa: SIM118 (no dict)
+        return len([connection for connection in kept if connection is not None and connection.sock is not None])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+
+
+def is_callers(request: Seen) -> bool:
+    """Tell whether a request is of an operation, and not of the threads that look after the bucket."""
+    is_sweep = request.method == "GET" and "uploads" in request.query
+    is_check = request.method == "HEAD" and "/" not in request.path.strip("/")
+    return not is_sweep and not is_check
