@@ -1,6 +1,9 @@
 """The README is run: its commands as printed, in order, against a server; what it shows is what comes out."""
 
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from holdfast_server import config
+from tests.support import s3_met
 from tests.support.documents import blocks, form, run, steps
+from tests.support.s3_servers import MinioServer
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import wait_until
 
@@ -48,6 +53,39 @@ def test_the_python_example_runs(filesystem_server: ServerProcess, tmp_path: Pat
             [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_three_commands_serve_a_bucket(tmp_path: Path) -> None:
+    s3_met.require(MinioServer)
+    (script,) = [block for block in blocks(README, "sh") if "minio server" in block]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = script.replace("127.0.0.1:9000", f"127.0.0.1:{port}").replace("./minio", str(tmp_path / "minio"))
+    env = {**os.environ, "HOLDFAST_LISTEN": "127.0.0.1:0", "HOLDFAST_HTTP": "127.0.0.1:0"}
+    shown = [line for block in blocks(README, "text") for line in block.splitlines()]
+    with subprocess.Popen(
+        ["bash", "-ec", script],
+        cwd=ROOT,
+        env=env,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            log = []
+            for line in process.stderr:
+                log.append(line)
+                if "Server ready" in line:
+                    break
+            for line in shown:
+                pieces = [re.escape(piece) for piece in form(line).split("...")]
+                assert any(re.search(".*".join(pieces), form(logged)) for logged in log), (line, log)
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.stderr.read()
 
 
 def test_make_serve_serves_a_directory(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from holdfast_server import calls
-from holdfast_server.errors import BackendRefused, Cancelled, DeadlineExceeded, Unavailable
+from holdfast_server.errors import BackendRefused, Cancelled, DeadlineExceeded, Reason, Unavailable
 from holdfast_server.objects.breaker import Breaker
 from holdfast_server.objects.remote_metrics import BackendMetrics
 
@@ -44,6 +44,10 @@ class RetryPolicy:
 
 
 DEFAULT_POLICY = RetryPolicy()
+
+
+class SilentBackend(DeadlineExceeded):
+    """The caller's deadline passed, and the backend had said nothing for so long that it counts as a failure of its."""
 
 
 class Retrying:
@@ -95,6 +99,9 @@ class Retrying:
                     raise
             except BackendRefused as error:
                 self._breaker.failed(error)
+                raise
+            except SilentBackend as error:
+                self._breaker.failed(Unavailable(Reason.BACKEND_UNAVAILABLE, error.message))
                 raise
             except (Cancelled, DeadlineExceeded):
                 raise  # the caller's patience was the shorter one: whether the backend is well is not known

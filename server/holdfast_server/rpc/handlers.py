@@ -126,7 +126,8 @@ class _Guard:
             self._context.abort_with_status(internal_status())
 
     def _refuse(self, error: HoldfastError) -> None:
-        if error.reason is Reason.BACKEND_UNAVAILABLE:
+        # Without a cause it is a refusal, by an open breaker for one, that each caller is told of and the log was once.
+        if error.reason is Reason.BACKEND_UNAVAILABLE and error.__cause__ is not None:
             _log.error("Backend failed", exc_info=error, extra={"fields": {"method": self._method.path}})
         # A client that went away can look like an upload that ended early, for a moment even while the call looks
         # alive: nobody is there to be told of a fault.

@@ -19,6 +19,11 @@ FORMAT = 1
 _CHECK_SECONDS = 2.0
 _OPEN_SECONDS = 10.0
 
+_LOCATION = (
+    '<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+    "<LocationConstraint>{}</LocationConstraint></CreateBucketConfiguration>"
+)
+
 
 class Bucket:
     """What is asked of the bucket without retries: whoever asks will come again."""
@@ -38,10 +43,16 @@ class Bucket:
         except BackendRefused as refused:
             if refused.reason is not Reason.BUCKET_MISSING or not self._options.create_bucket:
                 raise
+            self._create()
+            self.check()
+
+    def _create(self) -> None:
+        # AWS wants to be told the region beyond its oldest, where others know only theirs by another name.
+        for document in (b"", _LOCATION.format(self._options.region).encode()):
             # Of two servers that create it at once, the second one's refusal says that it is there.
             with suppress(S3Refusal):
-                self._client.send(Request("create_bucket", "PUT", timeout_seconds=_OPEN_SECONDS))
-            self.check()
+                self._send("create_bucket", "PUT", body=document)
+                return
 
     def store_id(self, *, create_only: bool) -> str:
         """Return the random id in the marker, which is made if it is missing; `create_only`: the store keeps that.

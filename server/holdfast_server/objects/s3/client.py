@@ -30,6 +30,7 @@ from holdfast_server.errors import (
     StorageFull,
     Unavailable,
 )
+from holdfast_server.objects.retrying import SilentBackend
 from holdfast_server.objects.s3.options import S3Options
 
 _SEND_BYTES = 256 << 10
@@ -37,6 +38,9 @@ _SEND_BYTES = 256 << 10
 
 _MOST_ERROR_BYTES = 64 << 10
 _LEAST_SECONDS = 0.01
+_SILENT_SECONDS = 5.0
+"""A store that says nothing for so long is taken for sick, also where a caller's deadline comes before the time-out."""
+
 
 _FOUND = (200, 204, 206)
 _REFUSED = (401, 403)
@@ -251,8 +255,10 @@ class S3Client:
     def _fail(self, error: Exception, timeout: "_Timeout") -> NoReturn:
         left = calls.time_left()
         if left is not None and left <= 0:
-            # The caller's time was up before the store's: that says nothing about the store.
-            raise DeadlineExceeded("the deadline passed while asking the store") from error
+            # The caller's time was up before the store's, which says nothing about the store unless it was long.
+            message = "the deadline passed while asking the store"
+            is_long = timeout.read >= min(_SILENT_SECONDS, self._options.read_timeout_seconds)
+            raise (SilentBackend if is_long else DeadlineExceeded)(message) from error
         waited = timeout.connect if isinstance(error, ConnectTimeoutError) else timeout.read
         raise _unavailable(error, waited) from error
 

@@ -19,6 +19,7 @@ from holdfast_server.objects.body import PIECE_BYTES
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import ByteRange, Extent, Range, Suffix, Whole
+from holdfast_server.objects.reading import pieces_touched
 
 FORMAT = 1
 
@@ -171,6 +172,13 @@ def range_header(wanted: Range) -> str | None:
         pieces = -(-wanted.length // PIECE_BYTES) + 1
         return f"bytes=-{min(pieces * FRAME_BYTES, _MOST_BYTES)}"
     return _from_to(wanted)
+
+
+def range_header_of(extent: Extent, size_bytes: int) -> str:
+    """Return the range to ask for of an object whose size is known: the pieces that the extent touches, which has some."""
+    pieces = pieces_touched(extent)
+    first, last = piece_at(pieces[0], size_bytes), piece_at(pieces[-1], size_bytes)
+    return f"bytes={first.offset}-{last.offset + last.length - 1}"
 
 
 def _from_to(wanted: ByteRange) -> str | None:

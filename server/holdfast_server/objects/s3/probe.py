@@ -5,7 +5,7 @@ Everything happens below `holdfast/probe/<random>/` of the bucket's prefix, and 
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from functools import partial
 
 from holdfast_server.errors import HoldfastError, Reason, Unavailable
 from holdfast_server.objects.base import ConditionMode, ConditionModes
-from holdfast_server.objects.conditions import Condition, CreateOnly
+from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, Overwrite
 from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
 from holdfast_server.objects.s3.layout import etag_of
 from holdfast_server.objects.s3.lists import children, parse, text
@@ -49,6 +49,8 @@ class Findings:
     delete_if_match: bool = False
     copy_create_only: bool = False
     copy_if_match: bool = False
+    copy_if_source_matches: bool = False
+    """Without it a copy can get the bytes of one object and what is known of another."""
 
     def put_mode(self, condition: Condition) -> ConditionMode:
         """Return how the store keeps the condition of a put in one request."""
@@ -58,9 +60,12 @@ class Findings:
         """Return how the store keeps the condition of a put in parts."""
         return _mode(self.large_put_create_only if isinstance(condition, CreateOnly) else self.large_put_if_match)
 
-    def copy_is_atomic(self, condition: Condition) -> bool:
-        """Tell whether the store keeps the condition of a copy that it makes itself."""
-        return self.copy_create_only if isinstance(condition, CreateOnly) else self.copy_if_match
+    def copies(self, condition: Condition) -> bool:
+        """Tell whether the store itself can copy: of the source that is meant, and under the condition."""
+        if isinstance(condition, Overwrite):
+            return self.copy_if_source_matches
+        keeps = self.copy_create_only if isinstance(condition, CreateOnly) else self.copy_if_match
+        return keeps and self.copy_if_source_matches
 
     @property
     def modes(self) -> ConditionModes:
@@ -69,7 +74,8 @@ class Findings:
         large = _mode(self.large_put_create_only and self.large_put_if_match)
         delete = ConditionMode.ATOMIC if self.delete_if_match else ConditionMode.UNSUPPORTED
         # What the store cannot copy under a condition goes through the server, and is a put there.
-        copy = ConditionMode.ATOMIC if self.copy_create_only and self.copy_if_match else min(put, large)
+        copies = self.copies(CreateOnly()) and self.copies(IfMatch("any"))
+        copy = ConditionMode.ATOMIC if copies else min(put, large)
         return ConditionModes(put, large, delete, copy)
 
     def items(self) -> Iterable[tuple[str, bool]]:
@@ -95,6 +101,7 @@ def probe(client: MeasuredClient, bucket: str, prefix: str) -> Findings:
             delete_if_match=place.keeps_if_match_of_deletions(),
             copy_create_only=place.keeps_create_only(place.begin_copy),
             copy_if_match=place.keeps_if_match(place.begin_copy),
+            copy_if_source_matches=place.keeps_condition_of_source(),
         )
 
 
@@ -169,6 +176,13 @@ class _Workplace:
             self._at_once(attempts, {"If-Match": f'"{etag}"'})
         )
 
+    def keeps_condition_of_source(self) -> bool:
+        """Tell whether an object with its own etag is copied, and one with another is not."""
+        copy = self.begin_copy(self._path("copied"))
+        etag = etag_of(self._put(self._root + _SOURCE, {}).headers)
+        condition = "x-amz-copy-source-if-match"
+        return not _wins(copy, {condition: _NO_ETAG}) and _wins(copy, {condition: f'"{etag}"'})
+
     def begin_put(self, path: str) -> Attempt:
         """Put in one request."""
         return partial(self._put, path)
@@ -214,6 +228,7 @@ class _Workplace:
     def _at_once(self, attempts: Sequence[Attempt], conditions: dict[str, str]) -> list[bool]:
         """Make all attempts at once, and return which of them succeeded."""
         making = [self._writers.submit(copy_context().run, _wins, attempt, conditions) for attempt in attempts]
+        wait(making)  # also where one fails: what is made behind the back of `clean_up` would stay
         return [made.result() for made in making]
 
     def _put(self, path: str, conditions: dict[str, str], body: bytes = _BODY) -> Answer:

@@ -72,7 +72,7 @@ class S3Reader(ObjectReader):
         try:
             if self._download is None:
                 self._download = self._open_at(client, place.offset)
-                self._position = place.offset
+                self._position, _ = place_of(self._download)
             while self._position < place.offset:
                 skipped = self._download.read(min(place.offset - self._position, _SKIP_BYTES))
                 if not skipped:
@@ -90,9 +90,25 @@ class S3Reader(ObjectReader):
         end = layout.piece_at(last, self.info.size_bytes)
         headers = {"Range": f"bytes={position}-{end.offset + end.length - 1}", "If-Match": f'"{self.info.etag}"'}
         try:
-            return client.open(Request("get", "GET", self._path, headers=headers))
+            download = client.open(Request("get", "GET", self._path, headers=headers))
         except S3Refusal as refusal:
             if refusal.is_missing or refusal.is_conflict:
-                message = f"key {self.info.key.text!r} was replaced or deleted while it was read"
-                raise ConcurrentModification(message, key=self.info.key.text) from None
+                raise self._changed() from None
             raise
+        if layout.etag_of(download.headers) != self.info.etag:  # some stores keep no conditions of reads
+            download.close()
+            raise self._changed()
+        return download
+
+    def _changed(self) -> ConcurrentModification:
+        message = f"key {self.info.key.text!r} was replaced or deleted while it was read"
+        return ConcurrentModification(message, key=self.info.key.text)
+
+
+def place_of(download: Download) -> tuple[int, int]:
+    """Return where a download begins in what is stored, and how many bytes are stored in all."""
+    content_range = download.headers.get("content-range", "")
+    if content_range:
+        positions, _, total = content_range.removeprefix("bytes ").partition("/")
+        return int(positions.partition("-")[0]), int(total)
+    return 0, int(download.headers.get("content-length", "0"))

@@ -4,11 +4,17 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from urllib.parse import quote
 
-from holdfast_server.errors import BackendRefused, ConcurrentModification, ConditionUnsupported, HoldfastError
+from holdfast_server.errors import (
+    BackendRefused,
+    ConcurrentModification,
+    ConditionUnsupported,
+    HoldfastError,
+    PreconditionFailed,
+)
 from holdfast_server.objects.base import (
     NO_ATTRIBUTES,
     OVERWRITE,
@@ -39,9 +45,9 @@ from holdfast_server.objects.s3.client import Answer, Download, Request, S3Clien
 from holdfast_server.objects.s3.heads import Heads, condition_headers
 from holdfast_server.objects.s3.lists import listed
 from holdfast_server.objects.s3.options import S3Options
-from holdfast_server.objects.s3.probe import UNKNOWN_MODES, Findings, probe
+from holdfast_server.objects.s3.probe import UNKNOWN_MODES, Findings, StoreUnfit, probe
 from holdfast_server.objects.s3.puts import New, Puts
-from holdfast_server.objects.s3.reader import S3Reader
+from holdfast_server.objects.s3.reader import S3Reader, place_of
 from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 from holdfast_server.objects.spool import Spool
 
@@ -86,6 +92,7 @@ class S3Store(ObjectStore):
         self._heads = Heads(self._requests, options.prefix)
         self._puts = Puts(self._requests, self._heads, spool, options.part_bytes, lambda: self._known().findings)
         self._opened: _Opened | None = None
+        self._was_lost = False
         self._closing = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_now_and_then, name="s3 sweep", daemon=True)
 
@@ -129,7 +136,7 @@ class S3Store(ObjectStore):
         request = Request("get", "GET", self._heads.path(key), headers=headers)
         for _ in range(_TRIES):
             try:
-                return self._reader(key, wanted, self._requests.open(request))
+                return self._reader(key, wanted, condition, self._requests.open(request))
             except S3Refusal as refusal:
                 if refusal.is_missing:
                     raise ObjectNotFound(key) from None
@@ -141,6 +148,9 @@ class S3Store(ObjectStore):
             extent = wanted.of(stored.info.size_bytes)
             if extent.length == 0:
                 return S3Reader(self._requests, self._heads.path(key), stored, extent)
+            # Some refuse a suffix that is longer than the object.
+            asked = layout.range_header_of(extent, stored.info.size_bytes)
+            request = replace(request, headers={**headers, "Range": asked})
         raise ConcurrentModification(f"key {key.text!r} changed each time that it was opened", key=key.text)
 
     def stat(self, key: ObjectKey) -> ObjectInfo:
@@ -177,11 +187,11 @@ class S3Store(ObjectStore):
         for _ in range(_TRIES):
             found = self._heads.get(source)
             kept = found.info.attributes if attributes is None else attributes
-            by_store = isinstance(condition, Overwrite) or self._known().findings.copy_is_atomic(condition)
-            if not by_store or layout.stored_size_of(found.info.size_bytes) > _MOST_COPIED_BYTES:
-                return self._copy_through(found, target, condition, kept)
+            by_store = self._known().findings.copies(condition)
+            too_large = layout.stored_size_of(found.info.size_bytes) > _MOST_COPIED_BYTES
+            copy = self._copy_by_store if by_store and not too_large else self._copy_through
             try:
-                return self._copy_by_store(found, target, condition, kept)
+                return copy(found, target, condition, kept)
             except _SourceChanged:
                 continue
         raise ConcurrentModification(f"key {source.text!r} changed each time that it was copied", key=source.text)
@@ -200,10 +210,12 @@ class S3Store(ObjectStore):
             raise RuntimeError("the breaker is closed, and nothing was found out")
         return self._opened
 
-    def _reader(self, key: ObjectKey, wanted: Range, download: Download) -> ObjectReader:
+    def _reader(self, key: ObjectKey, wanted: Range, condition: Condition, download: Download) -> ObjectReader:
         try:
-            position, stored_bytes = _place(download)
+            position, stored_bytes = place_of(download)
             stored = layout.read_headers(key, download.headers, stored_bytes)
+            if isinstance(condition, IfMatch):
+                condition.check(key, stored.info)  # some stores keep no conditions of reads
             extent = wanted.of(stored.info.size_bytes)
             return S3Reader(self._requests, self._heads.path(key), stored, extent, (download, position))
         except BaseException:
@@ -277,14 +289,28 @@ class S3Store(ObjectStore):
         self, found: layout.Stored, target: ObjectKey, condition: Condition, attributes: Attributes
     ) -> ObjectInfo:
         info = found.info
-        with self.get(info.key, condition=IfMatch(info.etag)) as reader:
+        try:
+            opened = self.get(info.key, condition=IfMatch(info.etag))
+        except PreconditionFailed:
+            raise _SourceChanged from None
+        with opened as reader:
             body = Body(reader, Declared(info.size_bytes, info.sha256))
             return self._puts.put(target, body, condition, attributes)
 
-    def _mend(self, error: HoldfastError | None) -> None:
+    def _mend(self, _error: HoldfastError | None) -> None:
         """Find out whether the bucket can be used, and at first what it can do; for the breaker's thread."""
-        if self._opened is not None and not isinstance(error, BackendRefused):
-            self._bucket.check()
+        try:
+            self._find_out(error)
+        except S3Refusal as refusal:
+            raise StoreUnfit(f"it answers {refusal} to what any store does") from refusal
+
+    def _find_out(self, error: HoldfastError | None) -> None:
+        if self._opened is not None and not self._was_lost:
+            try:
+                self._bucket.check()
+            except BackendRefused:
+                self._was_lost = True  # what comes back can be another bucket, or another store
+                raise
             return
         self._bucket.make_sure()
         findings = probe(self._measured, self._options.bucket, self._options.prefix)
@@ -292,6 +318,7 @@ class S3Store(ObjectStore):
         for name, holds in findings.items():
             self._metrics.set_finding(name, holds=holds)
         self._opened = _Opened(findings, store_id)
+        self._was_lost = False
         fields = {"bucket": self._options.bucket, "endpoint": self._options.endpoint, "store_id": store_id}
         _log.info("S3 store probed", extra={"fields": fields | dict(findings.items())})
         lacking = [name for name, holds in findings.items() if not holds and name != "nested_keys"]
@@ -314,12 +341,3 @@ class S3Store(ObjectStore):
 
 class _SourceChanged(Exception):
     """The source of a copy is another object than the one that was looked at."""
-
-
-def _place(download: Download) -> tuple[int, int]:
-    """Return where the download begins in what is stored, and how many bytes are stored in all."""
-    content_range = download.headers.get("content-range", "")
-    if content_range:
-        positions, _, total = content_range.removeprefix("bytes ").partition("/")
-        return int(positions.partition("-")[0]), int(total)
-    return 0, int(download.headers.get("content-length", "0"))
