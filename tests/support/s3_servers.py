@@ -53,6 +53,9 @@ class S3Server(ABC):
     """A file that is there once it has been built or installed."""
     how_to_get: ClassVar[str] = "make s3-server builds it"
 
+    _authority: Path | None = None
+    """The certificate of who vouches for it, where it speaks TLS."""
+
     def __init__(self) -> None:
         self.access_key = secrets.token_hex(10)
         self.secret_key = secrets.token_hex(20)
@@ -132,12 +135,16 @@ class S3Server(ABC):
 
     def client(self) -> Minio:
         """Return a client with connections of its own, which never repeats a request."""
-        pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=5, read=60), retries=False)
+        pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=5, read=60),
+            retries=False,
+            ca_certs=None if self._authority is None else str(self._authority),
+        )
         return Minio(
             self.endpoint,
             access_key=self.access_key,
             secret_key=self.secret_key,
-            secure=False,
+            secure=self._authority is not None,
             region="us-east-1",
             http_client=pool,
         )
@@ -177,13 +184,22 @@ class MotoServer(S3Server):
 
 
 class MinioServer(S3Server):
-    """MinIO on a directory: without its console, and asking nobody for updates."""
+    """MinIO on a directory: without its console, and asking nobody for updates.
+
+    With `certificates` it speaks TLS: a directory that holds `public.crt`, `private.key` and `authority.pem`.
+    """
 
     name = "minio"
     built = _BIN / "minio"
 
+    def __init__(self, certificates: Path | None = None) -> None:
+        self._certificates = certificates
+        self._authority = None if certificates is None else certificates / "authority.pem"
+        super().__init__()
+
     def _command(self) -> list[str]:
-        return [str(self.built), "server", "--quiet", "--address", self.endpoint, str(self._directory / "data")]
+        tls = [] if self._certificates is None else ["--certs-dir", str(self._certificates)]
+        return [str(self.built), "server", "--quiet", "--address", self.endpoint, *tls, str(self._directory / "data")]
 
     def _environment(self) -> Mapping[str, str]:
         return {

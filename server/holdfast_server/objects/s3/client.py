@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Self, cast
 import certifi
 import urllib3
 from minio import Minio
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError, SSLError
 from urllib3.response import BaseHTTPResponse
 
 from holdfast_server import calls
@@ -380,6 +380,8 @@ def _headers(response: BaseHTTPResponse) -> dict[str, str]:
 def _unavailable(error: Exception, seconds: float) -> Unavailable:
     if isinstance(error, ConnectTimeoutError | NewConnectionError):
         return Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store cannot be reached")
+    if isinstance(error, SSLError):
+        return Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store's certificate or TLS is not accepted")
     if isinstance(error, ReadTimeoutError | TimeoutError):
         return _too_slow(seconds)
     return Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store broke the connection off")
