@@ -45,7 +45,8 @@ class S3Server(ABC):
     """A server that runs from its making to the end of the `with` block.
 
     Tests of an outage `stop()` or `kill()` one of their own and `start()` it again; it keeps its address for that.
-    Raises `RuntimeError` with its output if it does not start.
+    What it stores is below `directory`, or the system's temporary one. Raises `RuntimeError` with its output if it does
+    not start.
     """
 
     name: ClassVar[str]
@@ -56,12 +57,13 @@ class S3Server(ABC):
     _authority: Path | None = None
     """The certificate of who vouches for it, where it speaks TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
         self.access_key = secrets.token_hex(10)
         self.secret_key = secrets.token_hex(20)
         self._process: subprocess.Popen[bytes] | None = None
         with ExitStack() as undo:
-            self._directory = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix=f"holdfast-{self.name}-")))
+            temporary = tempfile.TemporaryDirectory(prefix=f"holdfast-{self.name}-", dir=directory)
+            self._directory = Path(undo.enter_context(temporary))
             self._log = self._directory / "log"
             self._port = undo.enter_context(_held_port())
             self.endpoint = f"127.0.0.1:{self._port}"
@@ -192,10 +194,10 @@ class MinioServer(S3Server):
     name = "minio"
     built = _BIN / "minio"
 
-    def __init__(self, certificates: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, *, certificates: Path | None = None) -> None:
         self._certificates = certificates
         self._authority = None if certificates is None else certificates / "authority.pem"
-        super().__init__()
+        super().__init__(directory)
 
     def _command(self) -> list[str]:
         tls = [] if self._certificates is None else ["--certs-dir", str(self._certificates)]
@@ -220,9 +222,7 @@ class RcloneServer(S3Server):
     built = _BIN / "rclone"
 
     def _command(self) -> list[str]:
-        # Its own limit for headers would refuse a copy from one long name to another.
-        limit = ["--max-header-bytes", "65536"]
-        return [str(self.built), "serve", "s3", "--addr", self.endpoint, *limit, ":memory:"]
+        return [str(self.built), "serve", "s3", "--addr", self.endpoint, ":memory:"]
 
     def _environment(self) -> Mapping[str, str]:
         return {"RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"'}
