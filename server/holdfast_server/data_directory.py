@@ -4,7 +4,6 @@ It carries the file `holdfast/store`, a JSON object with the format's number and
 holds anything else is not ours and is left alone.
 """
 
-import json
 import os
 import re
 import uuid
@@ -13,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast_server.objects.filesystem.disk import make_directory, sync_directory
-
-FORMAT = 1
+from holdfast_server.objects.marker import NAME, MarkerError, new_marker, store_id_in
 
 _HARMLESS = frozenset({"lost+found"})
 """What a new file system holds by itself."""
@@ -47,7 +45,7 @@ def open_data_directory(path: Path) -> DataDirectory:
     Raises `DataDirectoryError` if it is somebody else's, of a newer format, or cannot be written.
     """
     path = path.absolute()
-    marker = path / "holdfast" / "store"
+    marker = path / NAME
     try:
         make_directory(path)
         if not marker.exists():
@@ -79,10 +77,9 @@ def _create(marker: Path) -> None:
     marker.parent.mkdir(mode=0o700, exist_ok=True)
     sync_directory(marker.parent.parent)
     temporary = marker.with_name(f"store.{uuid.uuid4().hex}")
-    content = json.dumps({"format": FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(content)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(new_marker())
             file.flush()
             os.fsync(file.fileno())
         with suppress(FileExistsError):
@@ -93,15 +90,6 @@ def _create(marker: Path) -> None:
 
 def _store_id(marker: Path) -> str:
     try:
-        content = json.loads(marker.read_bytes())
-        found, store_id = content["format"], content["store_id"]
-        valid = isinstance(found, int) and isinstance(store_id, str)
-    except (ValueError, KeyError, TypeError):
-        valid = False
-    if not valid:
-        raise DataDirectoryError(f"{marker} is damaged: it is not the marker that Holdfast writes")
-    if found > FORMAT:
-        raise DataDirectoryError(
-            f"{marker} says format {found}, and this server knows up to {FORMAT}: it was written by a newer Holdfast"
-        )
-    return str(store_id)
+        return store_id_in(marker.read_bytes())
+    except MarkerError as error:
+        raise DataDirectoryError(f"{marker} {error}") from None

@@ -1,6 +1,8 @@
 """A small HTTP/1.1 server for tests of what stands before servers: it keeps what is put, and gives it back."""
 
+import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -9,7 +11,7 @@ CHUNK_BYTES = 1000
 
 
 class HttpUpstream(ThreadingHTTPServer):
-    """Serves on a free port of the loopback until the end of the block, when its clients must have hung up.
+    """Serves on a free port of the loopback until the end of the block, and hangs up then.
 
     What is put below `/refused` is answered with 403 before its body is read. What is read below `/chunked` comes in
     chunks, and below `/unframed` without a length.
@@ -26,6 +28,7 @@ class HttpUpstream(ThreadingHTTPServer):
         self.hosts: list[str | None] = []
         """The `Host` header of each request."""
         self.address = f"127.0.0.1:{self.server_port}"
+        self.connections: list[socket.socket] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -34,6 +37,9 @@ class HttpUpstream(ThreadingHTTPServer):
     ) -> None:
         self.shutdown()
         self._thread.join()
+        for connection in self.connections:
+            with suppress(OSError):  # it is closed already
+                connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
 
     def __enter__(self) -> Self:
@@ -46,6 +52,10 @@ class HttpUpstream(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: HttpUpstream
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.append(self.connection)
 
     def do_PUT(self) -> None:
         self._note()
@@ -97,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         while size := int(self.rfile.readline(), 16):
             data += self._exactly(size)
             self.rfile.readline()
-        while self.rfile.readline() != b"\r\n":  # trailers
+        while self.rfile.readline().strip():  # trailers, up to an empty line or the end
             pass
         return data
 

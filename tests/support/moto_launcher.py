@@ -12,6 +12,7 @@ up nobody else. Connections stay open.
 import io
 import sys
 import traceback
+from datetime import UTC, datetime
 from threading import Lock
 
 from moto.moto_server.werkzeug_app import (  # type: ignore[import-not-found]  # It is in .venv-moto only.
@@ -23,6 +24,9 @@ from werkzeug.serving import make_server  # type: ignore[import-not-found]
 from werkzeug.test import run_wsgi_app  # type: ignore[import-not-found]
 
 _one_at_a_time = Lock()
+
+_ALWAYS_BEGUN = b"2010-11-10T20:48:33.000Z"
+"""When each upload was begun, if moto is asked. Whoever aborts old ones would take those that are at work."""
 
 
 class _Handler(MotoRequestHandler):  # type: ignore[misc]
@@ -48,7 +52,7 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]
             traceback.print_exc()
             answer = run_wsgi_app(InternalServerError(), environ, buffered=True)
         chunks, status, headers = answer
-        body = b"".join(chunks)
+        body = b"".join(chunks).replace(_ALWAYS_BEGUN, datetime.now(UTC).strftime("%FT%T.000Z").encode())
         code, _, reason = status.partition(" ")
         if self.command != "HEAD":  # After HEAD it is the length of what would have followed, which moto tells.
             headers["Content-Length"] = str(len(body))

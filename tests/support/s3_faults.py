@@ -54,16 +54,17 @@ class FaultyStore:
 
     def uploads(self, key: str) -> int:
         """Return how many uploads in parts were begun under a key, and neither completed nor aborted."""
-        # By its whole name: MinIO does not tell of uploads below a prefix.
-        listed: Any = self.server.client()._list_multipart_uploads(self.bucket, prefix=key)
-        return len([upload for upload in listed.uploads if upload.object_name == key])
+        return uploads(self.server, self.bucket, key)
 
     def check_settled(self) -> None:
         """Check that no room, thread or connection is held by an operation that is over."""
         assert self.spool.used_bytes == 0
         workers = [thread.name for thread in threading.enumerate() if thread.name.startswith(_WORKERS)]
-        assert workers == []
-        # A proxy needs a moment to see that a client has hung up.
+        assert workers == [], workers
+        self.wait_for_connections()
+
+    def wait_for_connections(self) -> None:
+        """Wait until the proxy has seen that the store has hung up, so that it passes nothing on that was given up."""
         wait_until(lambda: self.proxy.open_connections <= self._idle_connections(), _SETTLE_SECONDS)
 
     def _idle_connections(self) -> int:
@@ -78,6 +79,13 @@ class FaultyStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._undo.close()
+
+
+def uploads(server: S3Server, bucket: str, key: str) -> int:
+    """Return how many uploads in parts were begun under a key, and neither completed nor aborted."""
+    # By its whole name: MinIO does not tell of uploads below a prefix.
+    listed: Any = server.client()._list_multipart_uploads(bucket, prefix=key)
+    return len([upload for upload in listed.uploads if upload.object_name == key])
 
 
 def is_callers(request: Seen) -> bool:

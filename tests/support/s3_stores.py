@@ -52,7 +52,7 @@ def fresh_bucket() -> str:
 
 
 class OpenedStore:
-    """An `S3Store` on a bucket, ready to be used: one of its own if none is named. A context manager, or to be closed."""
+    """An `S3Store` on a bucket (without one: its own), ready to be used. A context manager, or to be closed."""
 
     def __init__(
         self,

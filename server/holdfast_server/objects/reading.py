@@ -26,9 +26,11 @@ def verified_chunks(
         start = number * PIECE_BYTES
         length = min(PIECE_BYTES, size_bytes - start)
         piece, crc = read_piece(start, length)
-        if not _is_whole(piece, length, crc) and read_again is not None:
+        is_whole = _is_whole(piece, length, crc)
+        if not is_whole and read_again is not None:
             piece, crc = read_again(start, length)
-        if not _is_whole(piece, length, crc):
+            is_whole = _is_whole(piece, length, crc)
+        if not is_whole:
             raise IntegrityFailed(
                 key.text, f"the bytes from {start} to {start + length} are not those that were stored"
             )

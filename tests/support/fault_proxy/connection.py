@@ -38,6 +38,9 @@ class Connection:
         self._lock = threading.Lock()
         self._is_ended = False
         self._thread = threading.Thread(target=self._run, name="fault proxy connection", daemon=True)
+
+    def start(self) -> None:
+        """Serve it."""
         self._thread.start()
 
     @property

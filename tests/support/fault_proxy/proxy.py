@@ -153,15 +153,15 @@ class FaultProxy:
                     return
                 raise
             self._connections = [connection for connection in self._connections if connection.is_alive]
-            self._connections.append(
-                Connection(
-                    client,
-                    upstream=lambda: self.upstream,
-                    meet=self._plan.meet,
-                    count_received=self._count_received,
-                    count_sent=self._count_sent,
-                )
+            connection = Connection(
+                client,
+                upstream=lambda: self.upstream,
+                meet=self._plan.meet,
+                count_received=self._count_received,
+                count_sent=self._count_sent,
             )
+            self._connections.append(connection)
+            connection.start()
 
     def _count_received(self, size: int) -> None:
         with self._lock:

@@ -1,20 +1,16 @@
 """The bucket itself: that it is there and ours, the marker in it, and what unfinished uploads have left there."""
 
-import json
-import uuid
 from contextlib import suppress
 from datetime import timedelta
 
 from holdfast_server.errors import BackendRefused, Reason
+from holdfast_server.objects.marker import NAME, MarkerError, new_marker, store_id_in
 from holdfast_server.objects.s3 import layout
 from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
 from holdfast_server.objects.s3.lists import children, parse, parse_time, text
 from holdfast_server.objects.s3.options import S3Options
 from holdfast_server.objects.s3.probe import StoreUnfit
 from holdfast_server.objects.s3.requests import MeasuredClient
-
-MARKER = "holdfast/store"
-FORMAT = 1
 
 _CHECK_SECONDS = 2.0
 _OPEN_SECONDS = 10.0
@@ -59,14 +55,13 @@ class Bucket:
 
         Raises `StoreUnfit` for the marker of a newer format, or one that is none.
         """
-        path = self._options.prefix + MARKER
+        path = self._options.prefix + NAME
         for _ in range(2):
             with suppress(S3Refusal):
                 return self._read_marker(self._send("get", "GET", path))
             conditions = {"If-None-Match": "*"} if create_only else {}
-            content = json.dumps({"format": FORMAT, "store_id": uuid.uuid4().hex}) + "\n"
             with suppress(S3Refusal):  # another server was faster
-                self._send("put", "PUT", path, headers=conditions, body=content.encode())
+                self._send("put", "PUT", path, headers=conditions, body=new_marker())
         return self._read_marker(self._send("get", "GET", path))
 
     def sweep(self, older_than: timedelta) -> int:
@@ -75,7 +70,7 @@ class Bucket:
         query = {"uploads": "", "prefix": self._options.prefix, "max-uploads": "1000"}
         while True:
             answer = self._send("list_uploads", "GET", query=query)
-            root = parse(answer.body)
+            root = parse(answer.body, "ListMultipartUploadsResult")
             now = layout.time_of({"date": answer.headers.get("date", "")})
             if now is None:
                 return swept  # no clock, no age
@@ -99,16 +94,9 @@ class Bucket:
     @staticmethod
     def _read_marker(answer: Answer) -> str:
         try:
-            content = json.loads(answer.body)
-            found, store_id = content["format"], content["store_id"]
-            valid = isinstance(found, int) and isinstance(store_id, str)
-        except (ValueError, KeyError, TypeError):
-            valid = False
-        if not valid:
-            raise StoreUnfit(f"the object {MARKER!r} in the bucket is not the marker that Holdfast writes")
-        if found > FORMAT:
-            raise StoreUnfit(f"{MARKER!r} in the bucket says format {found}, and this server knows up to {FORMAT}")
-        return str(store_id)
+            return store_id_in(answer.body)
+        except MarkerError as error:
+            raise StoreUnfit(f"the marker {NAME!r} in the bucket {error}") from None
 
     def _send(
         self,

@@ -9,9 +9,10 @@ import re
 import ssl
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Self, cast
 
 import certifi
@@ -45,7 +46,9 @@ _SILENT_SECONDS = 5.0
 _FOUND = (200, 204, 206)
 _REFUSED = (401, 403)
 _NOT_FOUND = 404
-_BAD_REQUEST = 400
+_AMBIGUOUS = (400, _NOT_FOUND)
+"""What AWS answers to a HEAD for keys that have expired, too; and for a bucket that is missing as for an object."""
+
 _CONFLICTS = (409, 412)
 _CONFLICT_CODES = ("PreconditionFailed", "ConditionalRequestConflict")
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -86,6 +89,9 @@ _KEY_CODES = frozenset(
 )
 _FULL_CODES = frozenset({"InsufficientStorage", "XMinioStorageFull"})
 _QUOTA_CODES = frozenset({"QuotaExceeded", "XMinioAdminBucketQuotaExceeded"})
+
+_MINIO_CODE = "x-minio-error-code"
+"""Where MinIO says it of a HEAD."""
 
 _ERROR_CODE = re.compile(rb"<Code>\s*([A-Za-z0-9.]{1,64})\s*</Code>")
 
@@ -157,6 +163,7 @@ class Download:
             try:
                 part = self._response.read1(missing)
             except (HTTPError, OSError) as error:
+                _let_go(error)
                 calls.check("reading from the store")
                 raise _unavailable(error, self._timeout_seconds) from error
             if not part:
@@ -164,6 +171,7 @@ class Download:
             parts.append(part)
             missing -= len(part)
             if missing and time.monotonic() - begun > self._timeout_seconds:
+                calls.check("reading from the store")
                 raise _too_slow(self._timeout_seconds)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -214,7 +222,7 @@ class S3Client:
             body = b"".join(iter(lambda: download.read(_SEND_BYTES), b""))
         if request.method != "GET" and (code := error_code(body)):
             # Copies and completions begin with 200 while they are at work, and may end in an error all the same.
-            self._refuse(request, _Answered(download.status, code, download.headers))
+            raise self._refusal(request, _Answered(download.status, code, download.headers))
         return Answer(download.status, download.headers, body)
 
     def open(self, request: Request) -> Download:
@@ -233,14 +241,17 @@ class S3Client:
                 preload_content=False,
             )
         except _Answered as answered:
-            self._refuse(request, answered)
+            if request.method == "HEAD" and not answered.code and answered.status in _AMBIGUOUS:
+                self._ask_why(request)
+            raise self._refusal(request, answered) from None
         except (HTTPError, OSError) as error:
+            _let_go(error)
             self._fail(error, timeout)
         return Download(response, timeout.read)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
-        self._pool.clear()
+        self._pool.close_idle()
 
     def _timeout(self, request: Request) -> "_Timeout":
         bound = min(
@@ -262,14 +273,16 @@ class S3Client:
         waited = timeout.connect if isinstance(error, ConnectTimeoutError) else timeout.read
         raise _unavailable(error, waited) from error
 
-    def _refuse(self, request: Request, answered: "_Answered") -> NoReturn:
+    def _ask_why(self, request: Request) -> NoReturn:
+        """Raise what the refusal of a HEAD means: its answer has no body to say it, and that to a GET has one."""
+        query = {} if request.key else {"list-type": "2", "max-keys": "1"}
+        self.open(replace(request, method="GET", query=query)).close()
+        raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store says of one thing that it is there and is not")
+
+    def _refusal(self, request: Request, answered: "_Answered") -> HoldfastError | S3Refusal:
+        """Return what to raise: where it has a name when it is raised, it holds its frame, and that holds it."""
         status, code = answered.status, answered.code
-        if not code and status == _NOT_FOUND and not request.key:
-            code = "NoSuchBucket"
-        error = self._error(request, status, code)
-        if error is not None:
-            raise error from None
-        raise S3Refusal(status, code, answered.headers) from None
+        return self._error(request, status, code) or S3Refusal(status, code, answered.headers)
 
     def _error(self, request: Request, status: int, code: str) -> HoldfastError | None:
         """Return what an answer means whatever was asked for; None: it depends on that."""
@@ -288,9 +301,11 @@ class S3Client:
             error = Unavailable(Reason.BACKEND_UNAVAILABLE, f"the S3 store failed: {said}")
         elif code in _AUTH_CODES or status in _REFUSED:
             error = BackendRefused(Reason.BACKEND_AUTH, f"the S3 store refuses the credentials: {said}")
-        elif code in _KEY_CODES or (status == _BAD_REQUEST and request.method == "HEAD" and request.key):
+        elif code in _KEY_CODES:
             field = "key" if request.key else "prefix"
             error = InvalidArgument(Reason.INVALID_KEY, field, f"this S3 store takes no such {field}: {said}")
+        elif status == _NOT_FOUND and not code:  # a proxy's word, say: who takes it for the store's loses objects
+            error = Unavailable(Reason.BACKEND_UNAVAILABLE, f"what answers for the S3 store is none: {said}")
         elif status in _REDIRECTS:
             message = f"the S3 store answers with a redirect ({said}): endpoint or region are not those of the bucket"
             error = BackendRefused(Reason.BACKEND_AUTH, message)
@@ -337,6 +352,27 @@ class _Pool(urllib3.PoolManager):
     def timeouts(self, timeout: _Timeout) -> None:
         self._local.timeout = timeout
 
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses, now: `clear` leaves that to the collection of garbage."""
+        pools = [self.pools[key] for key in self.pools.keys()]  # noqa: SIM118 (it is no dict)
+        self.clear()
+        for pool in pools:
+            pool.close()
+
+    def _new_pool(self, *args: Any, **options: Any) -> urllib3.HTTPConnectionPool:
+        pool = super()._new_pool(*args, **options)
+        local = self._local
+
+        class Connection(pool.ConnectionCls):  # type: ignore[misc, name-defined]
+            """Sends a body with the time-out of reading, where urllib3 has that of connecting in force still."""
+
+            def endheaders(self, *args: Any, **options: Any) -> None:
+                super().endheaders(*args, **options)
+                self.sock.settimeout(local.timeout.read)
+
+        pool.ConnectionCls = Connection
+        return pool
+
     def urlopen(  # type: ignore[override]
         self,
         method: str,
@@ -359,7 +395,7 @@ class _Pool(urllib3.PoolManager):
         finally:
             response.close()
             response.release_conn()
-        raise _Answered(response.status, error_code(text), headers)
+        raise _Answered(response.status, error_code(text) or headers.get(_MINIO_CODE, ""), headers)
 
 
 def error_code(body: bytes) -> str:
@@ -377,12 +413,20 @@ def _headers(response: BaseHTTPResponse) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
 
 
+def _let_go(error: Exception) -> None:
+    """Clear the frames that an error has come through, which urllib3 ties to it in a ring.
+
+    It would keep them until it is collected, and with them those of all callers: the parts of an upload, say.
+    """
+    traceback.clear_frames(error.__traceback__)
+
+
 def _unavailable(error: Exception, seconds: float) -> Unavailable:
     if isinstance(error, ConnectTimeoutError | NewConnectionError):
         return Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store cannot be reached")
     if isinstance(error, SSLError):
         return Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store's certificate or TLS is not accepted")
-    if isinstance(error, ReadTimeoutError | TimeoutError):
+    if isinstance(error, ReadTimeoutError | TimeoutError) or isinstance(error.__context__, TimeoutError):
         return _too_slow(seconds)
     return Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store broke the connection off")
 

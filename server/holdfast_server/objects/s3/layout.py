@@ -175,7 +175,7 @@ def range_header(wanted: Range) -> str | None:
 
 
 def range_header_of(extent: Extent, size_bytes: int) -> str:
-    """Return the range to ask for of an object whose size is known: the pieces that the extent touches, which has some."""
+    """Return the range to ask for once the size is known: the pieces that the extent, not an empty one, touches."""
     pieces = pieces_touched(extent)
     first, last = piece_at(pieces[0], size_bytes), piece_at(pieces[-1], size_bytes)
     return f"bytes={first.offset}-{last.offset + last.length - 1}"

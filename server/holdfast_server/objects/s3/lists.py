@@ -80,12 +80,15 @@ def _page(requests: Requests, prefix: str, query: ListQuery, position: str) -> _
     elif asked != wanted:
         parameters["start-after"] = _filled(wanted[:-1] + "-")  # the character before the dot
     answer = requests.send(Request("list", "GET", query=parameters))
-    root = parse(answer.body)
+    root = parse(answer.body, "ListBucketResult")
+    truncated = text(root, "IsTruncated")
+    if truncated not in ("true", "false"):
+        raise _none("list")
     items = [_item(contents, prefix) for contents in children(root, "Contents")]
     items += [_Item(_name(text(common, "Prefix"), prefix)) for common in children(root, "CommonPrefixes")]
     items.sort(key=lambda item: item.name)
     # A truncated page without anything would be asked for for ever.
-    return _Page(items, is_last=text(root, "IsTruncated") != "true" or not items)
+    return _Page(items, is_last=truncated == "false" or not items)
 
 
 def _just_before(position: str) -> str:
@@ -102,7 +105,10 @@ def _filled(start: str) -> str:
 
 
 def _item(contents: ET.Element, prefix: str) -> _Item:
-    stored = int(text(contents, "Size"))
+    try:
+        stored = int(text(contents, "Size"))
+    except ValueError:
+        raise _none("size") from None
     size = layout.size_of(stored)
     modified = parse_time(text(contents, "LastModified"))
     return _Item(
@@ -125,12 +131,21 @@ def _is_ours(name: str) -> bool:
     return True
 
 
-def parse(document: bytes) -> ET.Element:
-    """Return the root of an answer of the store. Raises `Unavailable` if it is no XML."""
+def parse(document: bytes, *names: str) -> ET.Element:
+    """Return the root of an answer of the store, which has one of these names. Raises `Unavailable` for all else."""
     try:
-        return ET.fromstring(document)  # noqa: S314 (from the store that keeps our bytes; expat bounds what entities expand to)
+        root = ET.fromstring(document)  # noqa: S314 (from the store that keeps our bytes; expat bounds what entities expand to)
     except ET.ParseError as error:
-        raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store answered with what is no XML") from error
+        raise _none("XML") from error
+    if root.tag.rpartition("}")[2] not in names:
+        raise _none(names[0])
+    return root
+
+
+def upload_id(document: bytes) -> str:
+    """Return the name that an upload in parts was given; empty: none. Raises `Unavailable`."""
+    # The second one is rclone's word.
+    return text(parse(document, "InitiateMultipartUploadResult", "InitiateMultipartUpload"), "UploadId")
 
 
 def children(element: ET.Element, name: str) -> Iterator[ET.Element]:
@@ -144,5 +159,12 @@ def text(element: ET.Element, name: str) -> str:
 
 
 def parse_time(moment: str) -> datetime:
-    """Return the moment that a list tells, to the second as the other answers tell it."""
-    return datetime.fromisoformat(moment).astimezone(UTC).replace(microsecond=0)
+    """Return the moment that a list tells, to the second as the other answers tell it. Raises `Unavailable`."""
+    try:
+        return datetime.fromisoformat(moment).astimezone(UTC).replace(microsecond=0)
+    except ValueError:
+        raise _none("time") from None
+
+
+def _none(wanted: str) -> Unavailable:
+    return Unavailable(Reason.BACKEND_UNAVAILABLE, f"the S3 store answered with what is no {wanted}")

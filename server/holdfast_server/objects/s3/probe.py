@@ -16,7 +16,7 @@ from holdfast_server.objects.base import ConditionMode, ConditionModes
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, Overwrite
 from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
 from holdfast_server.objects.s3.layout import etag_of
-from holdfast_server.objects.s3.lists import children, parse, text
+from holdfast_server.objects.s3.lists import children, parse, text, upload_id
 from holdfast_server.objects.s3.requests import MeasuredClient
 
 WRITERS = 3
@@ -146,7 +146,8 @@ class _Workplace:
             # Stores that make directories of keys fail at this, some with an internal error. If it is the store that
             # is unwell, what is asked next fails too.
             return False
-        listed = parse(self._send("list", "GET", query={"list-type": "2", "prefix": paths[0]}).body)
+        answer = self._send("list", "GET", query={"list-type": "2", "prefix": paths[0]})
+        listed = parse(answer.body, "ListBucketResult")
         return {text(entry, "Key") for entry in children(listed, "Contents")} == set(paths)
 
     def keeps_create_only(self, begin: Begin) -> bool:
@@ -190,7 +191,7 @@ class _Workplace:
     def begin_put_in_parts(self, path: str) -> Attempt:
         """Put in parts, of which there is one; only the last request is conditional."""
         begun = self._send("create_upload", "POST", path, {"uploads": ""}, headers=_METADATA)
-        upload = text(parse(begun.body), "UploadId")
+        upload = upload_id(begun.body)
         self._uploads.append((path, upload))
         part = self._send("upload_part", "PUT", path, {"partNumber": "1", "uploadId": upload}, body=_BODY)
         rows = f"<Part><PartNumber>1</PartNumber><ETag>{part.headers.get('etag', '')}</ETag></Part>"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from holdfast_server import calls
-from holdfast_server.errors import ConcurrentModification, Reason, Unavailable
+from holdfast_server.errors import ConcurrentModification, Reason, StorageFull, Unavailable
 from holdfast_server.objects.base import ConditionMode, NamedByContent
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.conditions import Condition, Overwrite
@@ -77,7 +77,7 @@ class Puts:
             begun.append(piece)
             size += len(piece)
             if size > layout.PLAIN_BYTES:
-                return self._put_larger(name, body, chain(begun, pieces), condition, attributes)
+                return self._put_larger(name, body, chain(_handed_on(begun), pieces), condition, attributes)
         new = _new(name, body, attributes)
         headers = layout.headers_of(attributes, new.sha256, body.digests.piece_crc32c, new.write_id)
         data = begun[0] if len(begun) == 1 else b"".join(begun)
@@ -108,11 +108,19 @@ class Puts:
             if not (refusal.is_conflict or refusal.is_missing):
                 raise
             return self._what_became(new, condition, refusal)
-        etag = layout.etag_of(answer.headers) or (text(parse(answer.body), "ETag").strip('"') if answer.body else "")
+        etag = layout.etag_of(answer.headers) or _etag_in(answer.body)
         update_time = layout.time_of(answer.headers)
         if not etag or update_time is None:
-            return self._heads.get(new.key).info
+            return self._found(new)
         return ObjectInfo(new.key, new.size_bytes, etag, new.sha256, new.attributes, update_time)
+
+    def _found(self, new: New) -> ObjectInfo:
+        """Return our own object, of which the answer did not tell enough. Raises `Unavailable` if it is not there."""
+        existing = self._heads.find(new.key)
+        if existing is None or existing.write_id != new.write_id:
+            message = "the S3 store took an object that is not there"
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, message)
+        return existing.info
 
     def _what_became(self, new: New, condition: Condition, refusal: S3Refusal) -> ObjectInfo:
         """Return our own object, if a lost answer is behind the refusal; else raise what is."""
@@ -146,13 +154,17 @@ class Puts:
             # So that nobody sends a terabyte to learn at its end that the key is taken.
             condition.check(name, self._heads.find_info(name))
         parts = chain([first], parts)
+        del first  # with it its buffer would be kept
         if isinstance(name, ObjectKey) and body.header.sha256 is not None:
             # Its size is known at the end.
             new = New(name, -1, body.header.sha256, attributes, secrets.token_hex(16))
             return self._put_in_parts(new, body, parts, condition)
         with self._spool.open() as spooled:
-            for part in parts:
-                spooled.write(part)
+            try:
+                _write(parts, spooled)
+            except StorageFull as full:
+                message = f"{full.message}; an upload whose header declares its sha256 needs no room there"
+                raise StorageFull(message, full.reason) from full
             size = part_size(spooled.size_bytes, self._part_bytes)
             again = Parts(size).cut(_read_back(spooled))
             return self._put_in_parts(_new(name, body, attributes), body, again, condition)
@@ -195,6 +207,27 @@ def _new(name: ObjectKey | NamedByContent, body: Body, attributes: Attributes) -
     digests = body.digests
     key = name if isinstance(name, ObjectKey) else name.key_of(digests.sha256)
     return New(key, digests.size_bytes, digests.sha256, attributes, secrets.token_hex(16))
+
+
+def _handed_on(pieces: list[bytes]) -> Iterator[bytes]:
+    """Yield the pieces and keep none: else they would be held for as long as the upload takes."""
+    while pieces:
+        yield pieces.pop(0)
+
+
+def _etag_in(document: bytes) -> str:
+    """Return the etag in an answer to a copy or to the end of an upload; empty if that is another document."""
+    try:
+        root = parse(document, "CopyObjectResult", "CompleteMultipartUploadResult")
+    except Unavailable:
+        return ""
+    return text(root, "ETag").strip('"')
+
+
+def _write(parts: Iterator[memoryview], spooled: SpooledFile) -> None:
+    """Write the parts, and keep none: their buffers' room is needed for what is read back."""
+    for part in parts:
+        spooled.write(part)
 
 
 def _read_back(spooled: SpooledFile) -> Iterator[bytes]:

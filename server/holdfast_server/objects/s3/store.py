@@ -235,10 +235,9 @@ class S3Store(ObjectStore):
     def _delete_if_match(self, key: ObjectKey, condition: IfMatch) -> bool:
         if not self._known().findings.delete_if_match:
             raise ConditionUnsupported("this S3 store does not keep if_match_etag of deletions")
-        headers = condition_headers(condition)
-        if headers is None:
-            condition.check(key, self._heads.find_info(key))
-            headers = {}
+        # If an answer is lost, what was never there could not be told from what is deleted.
+        condition.check(key, self._heads.find_info(key))
+        headers = condition_headers(condition) or {}
         tries = 0
 
         def delete(client: MeasuredClient) -> Answer:
@@ -300,11 +299,11 @@ class S3Store(ObjectStore):
     def _mend(self, _error: HoldfastError | None) -> None:
         """Find out whether the bucket can be used, and at first what it can do; for the breaker's thread."""
         try:
-            self._find_out(error)
+            self._find_out()
         except S3Refusal as refusal:
             raise StoreUnfit(f"it answers {refusal} to what any store does") from refusal
 
-    def _find_out(self, error: HoldfastError | None) -> None:
+    def _find_out(self) -> None:
         if self._opened is not None and not self._was_lost:
             try:
                 self._bucket.check()

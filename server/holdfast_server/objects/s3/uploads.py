@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 from holdfast_server import calls
 from holdfast_server.errors import HoldfastError, InvalidArgument, Reason, Unavailable
 from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
-from holdfast_server.objects.s3.lists import parse, text
+from holdfast_server.objects.s3.lists import upload_id
 from holdfast_server.objects.s3.requests import Requests
 
 MOST_PARTS = 10_000
@@ -89,7 +89,7 @@ class Upload:
         self._requests = requests
         self._path = path
         answer = requests.send(Request("create_upload", "POST", path, {"uploads": ""}, headers))
-        self._id = text(parse(answer.body), "UploadId")
+        self._id = upload_id(answer.body)
         if not self._id:
             raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store began an upload and gave it no name")
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="upload")
@@ -131,25 +131,35 @@ class Upload:
         )
         body = f"<CompleteMultipartUpload>{rows}</CompleteMultipartUpload>".encode()
         headers = {"Content-Type": "application/xml", **conditions}
-        answer = self._requests.send(
+        return self._requests.send(
             Request("complete_upload", "POST", self._path, {"uploadId": self._id}, headers, body)
         )
-        self._is_complete = True
-        return answer
 
     def keep(self) -> None:
-        """Take the upload for complete: it turned out that an answer was lost."""
+        """Take the upload for complete: the object is there."""
         self._is_complete = True
 
     def _wait(self) -> None:
         sending, self._sending = self._sending, None
         if sending is not None:
-            self._parts.append(sending.result())
+            try:
+                self._parts.append(sending.result())
+            finally:
+                del sending  # its error would lead back to it, and not be let go of
 
     def _send(self, number: int, part: memoryview) -> _Part:
         query = {"partNumber": str(number), "uploadId": self._id}
-        answer = self._requests.send(Request("upload_part", "PUT", self._path, query, body=part))
-        return _Part(number, answer.headers.get("etag", ""))
+        try:
+            answer = self._requests.send(Request("upload_part", "PUT", self._path, query, body=part))
+        except S3Refusal as refusal:
+            if refusal.is_missing or refusal.is_conflict:
+                # As a refusal it would be taken for one of `complete`, and the object be made without this part.
+                raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store lost an upload") from refusal
+            raise
+        etag = answer.headers.get("etag", "")
+        if not etag:
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store took a part and gave it no etag")
+        return _Part(number, etag)
 
     def _abort(self) -> None:
         # Also for a caller that is gone, whose patience would end this at once. What cannot be aborted now is swept.

@@ -1,0 +1,103 @@
+"""The store is away, or silent: the process stays, says so at once, and goes on by itself when the store is back."""
+
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+
+import pytest
+
+from holdfast.v1 import server_pb2, server_pb2_grpc, types_pb2
+from tests.support.fault_proxy import FOREVER, FaultProxy, Hang
+from tests.support.raw_blobs import delete, entries, get, put, stat
+from tests.support.s3_process import WAITING, FaultyProcess
+from tests.support.s3_servers import MotoServer
+from tests.support.statuses import Refusal, refused
+from tests.support.waiting import wait_until
+
+AT_ONCE_SECONDS = 0.1
+"""What a refusal may take while the store is known to be away. On a busy machine one may take longer, but not most."""
+
+BACK_SECONDS = 5.0
+"""How long after the store the server may come back."""
+
+READ_SECONDS = 0.5
+FIRST_SECONDS = 6.0
+"""What four tries and their pauses may take, and a busy machine."""
+
+CALLS: tuple[Callable[[FaultyProcess], object], ...] = (
+    lambda process: put(process.stub, "k", b"new"),
+    lambda process: get(process.stub, "k"),
+    lambda process: stat(process.stub, "k"),
+    lambda process: delete(process.stub, "k"),
+    lambda process: entries(process.stub),
+)
+
+
+def away(proxy: FaultProxy) -> None:
+    proxy.go_down()
+
+
+def silent(proxy: FaultProxy) -> None:
+    proxy.fail(Hang("request"), times=FOREVER)
+
+
+def back(proxy: FaultProxy) -> None:
+    proxy.heal()
+    proxy.come_back()
+
+
+def refusals(process: FaultyProcess, rounds: int = 1) -> Iterator[tuple[Refusal, float]]:
+    """Make every call, and yield how it was refused and how many seconds that took."""
+    for call in CALLS * rounds:
+        begun = time.monotonic()
+        with refused() as refusal:
+            call(process)
+        yield refusal, time.monotonic() - begun
+
+
+def check_not_ready(process: FaultyProcess) -> None:
+    """Check that all calls are refused at once, and that health, probes and info say what is the matter."""
+    found = list(refusals(process, rounds=3))
+    for refusal, _ in found:
+        assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
+        assert refusal.retry_after_seconds
+    assert median(seconds for _, seconds in found) < AT_ONCE_SECONDS
+    assert process.is_alive()
+    assert not process.is_ready()
+    assert [process.is_serving(service) for service in ("BlobStore", "Server", "")] == [False, True, False]
+    info = server_pb2_grpc.ServerStub(process.channel).GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=10)
+    assert info.services[0].backend.not_ready_reason == types_pb2.ERROR_REASON_BACKEND_UNAVAILABLE
+
+
+def check_back(process: FaultyProcess) -> None:
+    """Check that it comes back by itself, soon, and works."""
+    wait_until(process.is_ready, BACK_SECONDS)
+    assert [process.is_serving(service) for service in ("BlobStore", "Server", "")] == [True, True, True]
+    put(process.stub, "k", b"data")
+    assert get(process.stub, "k") == b"data"
+
+
+@pytest.mark.parametrize("spoil", [away, silent])
+def test_a_server_starts_without_its_store_and_waits_for_it(
+    moto: MotoServer, spoil: Callable[[FaultProxy], None]
+) -> None:
+    with FaultyProcess(moto, spoil=spoil, ready=WAITING) as process:
+        check_not_ready(process)
+        back(process.proxy)
+        check_back(process)
+        assert process.server.wait_for_log("Server ready")
+
+
+@pytest.mark.parametrize("spoil", [away, silent])
+def test_a_server_whose_store_goes_away_says_so_and_comes_back(
+    moto: MotoServer, spoil: Callable[[FaultProxy], None]
+) -> None:
+    with FaultyProcess(moto, read_timeout_seconds=READ_SECONDS) as process:
+        put(process.stub, "k", b"data")
+        spoil(process.proxy)
+        for refusal, seconds in refusals(process):
+            assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
+            assert seconds < FIRST_SECONDS
+        check_not_ready(process)
+        back(process.proxy)
+        check_back(process)

@@ -1,0 +1,115 @@
+"""Runs an operation again and again while its requests fail in turn, and checks what comes of it."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+from holdfast_server.errors import HoldfastError, Reason, Unavailable
+from tests.support.disk_operations import KEY, Operation, content
+from tests.support.fault_proxy import (
+    FOREVER,
+    Answer,
+    AnswerAfter,
+    Fault,
+    Garbage,
+    Hang,
+    LoseAnswer,
+    NotXml,
+    ResetAfter,
+    ResetBefore,
+    ResetUpload,
+    Seen,
+    Truncate,
+)
+from tests.support.s3_faults import FaultyStore, is_callers
+
+PASSING: dict[str, Fault] = {
+    "reset before the request": ResetBefore(),
+    "reset in the request": ResetUpload(500),
+    "lost answer": LoseAnswer(),
+    "reset in the answer": ResetAfter(50),
+    "truncated answer": Truncate(1),
+    "500": Answer(500),
+    "500 after success": AnswerAfter(500),
+    "503": Answer(503),
+    "429": Answer(429),
+    "not found, says a proxy": NotXml(404),
+    "no XML": NotXml(502),
+    "garbage": Garbage(),
+}
+"""What goes wrong once, and well at the next try."""
+
+
+class Failure(NamedTuple):
+    """What was raised. Not the error itself: that holds on to all that was going on."""
+
+    kind: type[HoldfastError]
+    reason: Reason
+
+
+def failures_of(faulty: FaultyStore, operation: Operation, fault: Fault, times: int) -> Iterator[Failure | None]:
+    """Fail the 1st request, then the 2nd, and so on until there is none; yield what was raised, if anything was.
+
+    Checks each time that a success is the right one, that KEY holds what it may, and that no upload is left that could
+    have been aborted.
+    """
+    left = faulty.uploads(KEY.text)
+    for nth in count(1):
+        operation.prepare(faulty.direct)
+        faulty.rest()
+        before = len(faulty.proxy.requests)
+        injection = faulty.proxy.fail(fault, when=is_callers, nth=nth, times=times)
+        failure: Failure | None = None
+        try:
+            answer = operation.run(faulty.store)
+        except HoldfastError as error:
+            failure = Failure(type(error), error.reason)
+        else:
+            assert answer == operation.answer
+        if isinstance(fault, Hang):
+            faulty.wait_for_connections()
+        faulty.proxy.heal()
+        found = content(faulty.direct, KEY)
+        assert found == operation.after or (failure and found == operation.before)
+        made = faulty.proxy.requests[before:]
+        if any(is_creation(request) for request in made):
+            left += uploads_that_may_be_left(made)
+            assert faulty.uploads(KEY.text) == left
+        if not injection.met:
+            assert nth > 1
+            assert failure is None
+            return
+        yield failure
+
+
+def is_creation(request: Seen) -> bool:
+    """Tell whether a request begins an upload in parts."""
+    return request.method == "POST" and "uploads" in request.query
+
+
+def uploads_that_may_be_left(requests: list[Seen]) -> int:
+    """Count the uploads of which nobody was told, and those whose every abort was made to fail.
+
+    Whose beginning was not answered has no name that anybody knows; such are swept when they are old.
+    """
+    done = [request for request in requests if request.upstream_status in (200, 204)]
+    begun = [request for request in done if is_creation(request)]
+    known = {request.query["uploadId"] for request in requests if "uploadId" in request.query}
+    ended = {request.query.get("uploadId") for request in done if request.method in ("POST", "DELETE")}
+    refused = {
+        request.query["uploadId"] for request in requests if request.method == "DELETE" and request.query
+    } - ended
+    return len(begun) - len(known) + len(refused)
+
+
+def check_that_it_passes(faulty: FaultyStore, operation: Operation, fault: Fault) -> None:
+    """Check that a request may fail once, whichever it is, and nobody sees it."""
+    assert set(failures_of(faulty, operation, fault, 1)) == {None}
+    faulty.check_settled()
+
+
+def check_that_it_is_told(faulty: FaultyStore, operation: Operation, fault: Fault) -> None:
+    """Check that all requests from one on may fail, whichever it is, and that the caller is told so, if it matters."""
+    found = set(failures_of(faulty, operation, fault, FOREVER))
+    assert found <= {None, Failure(Unavailable, Reason.BACKEND_UNAVAILABLE)}
+    faulty.check_settled()
