@@ -22,7 +22,7 @@ _WORKERS = ("upload", "sha256")
 class FaultyStore:
     """`store` reaches its bucket through `proxy`; `direct` is another store on it, to which nothing happens.
 
-    A context manager. The bucket is empty at first: even the marker that opening it leaves is gone.
+    A context manager.
     """
 
     def __init__(self, server: S3Server, *, policy: RetryPolicy = TWO_ATTEMPTS, **changes: object) -> None:
@@ -41,15 +41,16 @@ class FaultyStore:
                     **changes,
                 )
             )
-            opened.empty()
             self.bucket = opened.bucket
             self.direct = opened.store
             self.store = through.store
             self._undo = undo.pop_all()
 
     def rest(self) -> None:
-        """Heal the proxy, and have all retries again that the store can afford."""
+        """Heal the proxy, and have the store forget what went wrong, and afford all retries again."""
         self.proxy.heal()
+        wait_until(lambda: self.store.describe().not_ready is None, _SETTLE_SECONDS)
+        self.store._breaker.succeeded()
         self.store._requests._retrying._budget = _Budget()
 
     def uploads(self, key: str) -> int:

@@ -10,7 +10,7 @@ from holdfast_server.objects.info import Attributes
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import ByteRange, Range, Suffix
 from holdfast_server.objects.s3.layout import PLAIN_BYTES
-from tests.support.disk_operations import KEY, SOURCE, Operation, read
+from tests.support.disk_operations import KEY, SOURCE, Operation, content, read
 from tests.support.samples import MIB, sample
 
 OLD = sample(2000, seed=1)
@@ -32,7 +32,7 @@ class Prepared(Operation):
         """Put what the operation finds, and nothing else under its key."""
         if self.before is None:
             store.delete(KEY)
-        else:
+        elif self.writes or content(store, KEY) != self.before:
             store.put(KEY, Body.of(self.before), attributes=_ATTRIBUTES)
 
 
@@ -84,8 +84,6 @@ def _sha256(data: bytes) -> bytes:
 
 _NEW, _LARGE = _sha256(NEW), _sha256(LARGE)
 
-COPY_UNDER_A_CONDITION = _copy(CreateOnly())
-
 SMALL = {
     "put": Prepared(lambda store: put(store, NEW), _NEW, OLD, NEW),
     "put that only creates": Prepared(lambda store: put(store, NEW, CreateOnly()), _NEW, None, NEW),
@@ -93,7 +91,7 @@ SMALL = {
     "put named by content": Prepared(_put_by_content, _NEW, None, NEW),
     "put named by content that is there": Prepared(_put_by_content, _NEW, NEW, NEW),
     "copy": _copy(OVERWRITE),
-    "copy under a condition": COPY_UNDER_A_CONDITION,
+    "copy under a condition": _copy(CreateOnly()),
     "delete": Prepared(lambda store: store.delete(KEY), answer=True, before=OLD, after=None),
     "delete if match": Prepared(_delete_if_match, answer=True, before=OLD, after=None),
     "delete of nothing": Prepared(lambda store: store.delete(KEY), answer=False, before=None, after=None),

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from holdfast_server.errors import BackendRefused, HoldfastError, NotFound, Reason, Unavailable
-from holdfast_server.objects.breaker import Breaker
+from holdfast_server.objects.breaker import AnsweredFailure, Breaker
 from tests.support.breaker_bench import LIMIT_SECONDS, Bench, away, error_of, on_the_bench, refused, within
 
 
@@ -190,6 +190,28 @@ def test_a_refused_request_has_the_backend_checked_at_once_and_opens_nothing(ben
     assert bench.waited() is None
     bench.breaker.check()
     assert bench.told.is_empty
+
+
+def test_failures_that_were_answered_have_the_backend_checked_and_open_nothing(bench: Bench) -> None:
+    bench.start_well()
+    for _ in range(5):
+        bench.breaker.failed(AnsweredFailure(Reason.BACKEND_UNAVAILABLE, "this key fails"))
+        bench.breaker.check()
+    asked = bench.backend.answer()
+    assert asked is not None
+    assert asked.message == "this key fails"
+    assert bench.waited() is None
+    bench.breaker.check()
+    assert bench.told.is_empty
+
+
+def test_what_the_check_after_answered_failures_finds_holds(bench: Bench) -> None:
+    bench.start_well()
+    for _ in range(5):
+        bench.breaker.failed(AnsweredFailure(Reason.BACKEND_UNAVAILABLE, "a failure"))
+    bench.backend.answer(away("so does all else"))
+    assert bench.told.next() == (Reason.BACKEND_UNAVAILABLE, "s3 breaker")
+    assert error_of(bench.breaker.check).message == "so does all else"
 
 
 def test_what_the_check_after_a_refusal_finds_holds(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """What is kept in memory is bounded by what is counted, however it is cut up."""
 
+import hashlib
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from holdfast_server.objects.conditions import CreateOnly, ObjectExists
 from holdfast_server.objects.info import Attributes
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.memory import MemoryStore
+from tests.support.s3_servers import MotoServer
+from tests.support.s3_stores import PART_BYTES, OpenedStore
 from tests.support.samples import MIB
 
 KEY = ObjectKey("key")
@@ -82,3 +85,16 @@ def test_what_counted_is_given_back_by_deletes_and_overwrites() -> None:
     assert store._used_bytes == plain._used_bytes
     assert store.delete(KEY)
     assert store._used_bytes == 0
+
+
+@pytest.mark.parametrize("foretold", [True, False], ids=["sha256 in the header", "through the spool"])
+def test_an_upload_to_s3_takes_two_parts_and_some_pieces(moto: MotoServer, *, foretold: bool) -> None:
+    pieces = 32
+    sha256 = hashlib.sha256(b"".join(bytes([number]) * MIB for number in range(pieces))).digest()
+    chunks = (Chunk(bytes([number]) * MIB) for number in range(pieces))
+    with OpenedStore(moto) as opened:
+        body = Body(chunks, Declared(pieces * MIB, sha256 if foretold else None))
+        with traced():
+            opened.store.put(KEY, body)
+            _, peak = tracemalloc.get_traced_memory()
+    assert peak < 2 * PART_BYTES + 9 * MIB

@@ -11,7 +11,7 @@ from tests.support.samples import MIB
 
 def test_a_piece_that_is_read_whole_is_summed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     piece = b"x" * MIB
-    crc = google_crc32c.value(piece)
+    crc: int = google_crc32c.value(piece)
     summed: list[int] = []
 
     def value(data: bytes) -> int:

@@ -1,5 +1,6 @@
 """How objects lie in a bucket: what is written down of it in `docs/formats.md`, and that all of it comes back."""
 
+import hashlib
 import itertools
 import re
 import string
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast_server.errors import IntegrityFailed, InvalidArgument, RangeNotSatisfiable
+from holdfast_server.errors import IntegrityFailed, InvalidArgument, RangeNotSatisfiable, Unavailable
 from holdfast_server.objects.base import NO_ATTRIBUTES
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.info import MAX_METADATA_BYTES, Attributes
@@ -72,8 +73,15 @@ def answered(headers: dict[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()} | ANSWERED
 
 
+def sha256_of(size: int) -> bytes:
+    """Return a digest that may be that of so many bytes."""
+    return bytes(range(32)) if size else hashlib.sha256().digest()
+
+
 def written(size: int, attributes: Attributes = NO_ATTRIBUTES) -> dict[str, str]:
-    return answered(layout.headers_of(attributes, bytes(range(32)), crcs_of(size), "f" * 32))
+    size_bytes = size if size > PLAIN else None
+    headers = layout.headers_of(attributes, sha256_of(size), "f" * 32, crcs=crcs_of(size), size_bytes=size_bytes)
+    return answered(headers)
 
 
 def user_metadata_bytes(headers: dict[str, str]) -> int:
@@ -143,7 +151,7 @@ class TestHeaders:
         assert all(value.isascii() and value.isprintable() for value in headers.values())
         stored = layout.read_headers(KEY, headers, stored_size(size))
         assert stored.info.attributes == attributes
-        assert (stored.info.size_bytes, stored.info.sha256) == (size, bytes(range(32)))
+        assert (stored.info.size_bytes, stored.info.sha256) == (size, sha256_of(size))
         assert (stored.info.etag, stored.write_id) == ("0123456789abcdef", "f" * 32)
         assert stored.info.update_time == datetime(2026, 11, 20, 16, tzinfo=UTC)
         assert (None if stored.crcs is None else list(stored.crcs)) == crcs_of(size)
@@ -187,6 +195,19 @@ class TestHeaders:
             headers[name] = value
         with pytest.raises(IntegrityFailed, match=said):
             layout.read_headers(KEY, headers, stored_size(size))
+
+    def test_bytes_that_were_lost_are_told(self) -> None:
+        with pytest.raises(IntegrityFailed, match="is empty, and was not"):
+            layout.read_headers(KEY, written(PLAIN + 1), 0)
+        for size in (6 * MIB, 7 * MIB + 1):
+            with pytest.raises(IntegrityFailed, match="has another size"):
+                layout.read_headers(KEY, written(size), stored_size(7 * MIB))
+
+    @pytest.mark.parametrize("length", [None, "", "-1", "many"])
+    def test_a_length_that_is_not_told_is_not_guessed(self, length: str | None) -> None:
+        with pytest.raises(Unavailable, match="how long"):
+            layout.length_of({} if length is None else {"content-length": length})
+        assert layout.length_of({"content-length": "17"}) == 17
 
     @pytest.mark.parametrize("crcs", [None, "", "0" * 23, "0" * 25, "0" * 16, "G" * 24, "A" * 24])
     def test_wrong_checksums_of_an_object_as_it_is_are_told(self, crcs: str | None) -> None:
@@ -272,7 +293,25 @@ class TestDocumentation:
 
     def test_the_metadata_is_what_the_documentation_names(self, opened: OpenedStore) -> None:
         names = set(re.findall(r"^\| `holdfast-([a-z0-9-]+)` \|", FORMATS.read_text(), re.MULTILINE))
-        opened.store.put(KEY, Body.of(b"data"), attributes=Attributes(metadata={"k": "v"}))
-        there = opened.server.client().stat_object(opened.bucket, KEY.text).metadata or {}
+        there: set[str] = set()
+        for size in (1, PLAIN + 1):
+            opened.store.put(KEY, Body.of(sample(size)), attributes=Attributes(metadata={"k": "v"}))
+            headers = opened.server.client().stat_object(opened.bucket, KEY.text).metadata or {}
+            there |= {name.lower() for name in headers}
         prefix = "x-amz-meta-holdfast-"
-        assert {name.lower().removeprefix(prefix) for name in there if name.lower().startswith(prefix)} == names
+        assert {name.removeprefix(prefix) for name in there if name.startswith(prefix)} == names
+
+
+class TestLengths:
+    @pytest.mark.parametrize("length", [None, "", "-1", "1.0", "many"])
+    def test_a_length_that_is_not_said_is_not_guessed(self, length: str | None) -> None:
+        with pytest.raises(Unavailable, match="how long"):
+            layout.length_of({} if length is None else {"content-length": length})
+
+    def test_a_larger_object_that_was_cut_between_its_pieces_is_damaged(self) -> None:
+        size = 12 * MIB
+        headers = answered(layout.headers_of(NO_ATTRIBUTES, bytes(range(32)), "f" * 32, size_bytes=size))
+        assert layout.read_headers(KEY, headers, stored_size(size)).info.size_bytes == size
+        for pieces in (1, 5, 6, 11):
+            with pytest.raises(IntegrityFailed):
+                layout.read_headers(KEY, headers, pieces * FRAME)

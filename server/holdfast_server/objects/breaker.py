@@ -27,6 +27,10 @@ CLOSE_SECONDS = 5.0
 """How long `Breaker.close` waits for a `mend` that is at work."""
 
 
+class AnsweredFailure(Unavailable):
+    """The backend answered, and failed: it is there, and may be well for all other requests."""
+
+
 class Breaker:
     """The gate before a remote backend. Closed: calls pass. Open: they are refused at once, with the error behind it.
 
@@ -37,8 +41,9 @@ class Breaker:
 
     `failures_to_open` requests in a row without an answer open it; the first check is then `check_seconds` later, so
     that a backend with too much to do gets a rest. One request that was refused opens nothing, for it may be that one
-    object is forbidden: it has the thread check at once (but not within `check_seconds` of the last check), and what
-    that check finds holds.
+    object is forbidden; nor do as many in a row that were answered with a failure, for it may be that the backend fails
+    at one key, or at writing alone. They have the thread check at once (but not within `check_seconds` of the last
+    check), and what that check finds holds.
 
     May be used by many threads at once. `name` is the backend's, for people. Clock and wait come by constructor.
     """
@@ -71,7 +76,7 @@ class Breaker:
         )
         """Why it is open; read without the lock."""
         self._failures = 0
-        self._refusal: BackendRefused | None = None
+        self._suspicion: HoldfastError | None = None
         """What a request met while the breaker was closed, and no check has looked into yet."""
         self._open_since = clock()
         self._check_at: float | None = self._open_since
@@ -135,22 +140,30 @@ class Breaker:
     def _note_refusal(self, error: BackendRefused) -> None:
         with self._lock:
             self._failures = 0  # it answers
-            if self._error is not None or self._refusal is not None:
-                return
-            self._refusal = _fresh(error)
-            self._check_at = max(self._clock(), self._rest_until)
+            self._suspect(error)
         self._wake.set()
 
     def _note_failure(self, error: Unavailable) -> None:
+        is_news = False
         with self._lock:
             self._failures += 1
             if self._error is not None or self._failures < self._failures_to_open:
                 return
-            is_news = self._open(error)
-            self._rest()
+            if isinstance(error, AnsweredFailure):
+                self._failures = 0
+                self._suspect(error)
+            else:
+                is_news = self._open(error)
+                self._rest()
         self._wake.set()
         if is_news:
             self._log_opening(error)
+
+    def _suspect(self, error: HoldfastError) -> None:
+        """Have the thread look into an error, unless it is about to look into one. The lock is held."""
+        if self._error is None and self._suspicion is None:
+            self._suspicion = _fresh(error)
+            self._check_at = max(self._clock(), self._rest_until)
 
     def _run(self) -> None:
         while not self._ending:
@@ -176,8 +189,8 @@ class Breaker:
 
     def _check(self) -> None:
         with self._lock:
-            why = self._refusal if self._error is None else self._error if self._was_closed else None
-            self._refusal = None
+            why = self._suspicion if self._error is None else self._error if self._was_closed else None
+            self._suspicion = None
         try:
             self._mend(None if why is None else _fresh(why))
         except HoldfastError as error:
@@ -232,13 +245,13 @@ class Breaker:
         self._error = _fresh(error)
         if isinstance(self._error, Unavailable):
             self._error.retry_after_seconds = self._check_seconds
-        self._refusal = None
+        self._suspicion = None
         return self._is_news((type(error), error.reason))
 
     def _rest(self) -> None:
         """Have the next check, if one is needed, `check_seconds` from now. The lock is held."""
         self._rest_until = self._clock() + self._check_seconds
-        self._check_at = None if self._error is None and self._refusal is None else self._rest_until
+        self._check_at = None if self._error is None and self._suspicion is None else self._rest_until
 
     def _is_news(self, kind: _Kind) -> bool:
         """Tell whether the log has not heard of this since the breaker opened; it will have now. The lock is held."""

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from holdfast_server.errors import BackendRefused, Reason
 from holdfast_server.objects.marker import NAME, MarkerError, new_marker, store_id_in
@@ -27,17 +28,18 @@ class Bucket:
     def __init__(self, client: MeasuredClient, options: S3Options) -> None:
         self._client = client
         self._options = options
+        self._send = partial(client.ask, timeout_seconds=_OPEN_SECONDS)
 
     def check(self) -> None:
         """Check that the store answers and the bucket is there. Raises what `S3Client.send` raises."""
         self._client.send(Request("head_bucket", "HEAD", timeout_seconds=_CHECK_SECONDS))
 
-    def make_sure(self) -> None:
+    def make_sure(self, *, create: bool) -> None:
         """Check as `check` does, and create a missing bucket where that is asked for."""
         try:
             self.check()
         except BackendRefused as refused:
-            if refused.reason is not Reason.BUCKET_MISSING or not self._options.create_bucket:
+            if refused.reason is not Reason.BUCKET_MISSING or not create:
                 raise
             self._create()
             self.check()
@@ -75,14 +77,13 @@ class Bucket:
             if now is None:
                 return swept  # no clock, no age
             for upload in children(root, "Upload"):
-                if now - parse_time(text(upload, "Initiated")) > older_than:
+                begun = text(upload, "Initiated")
+                if begun and now - parse_time(begun) > older_than:  # without an age it may be at work
                     swept += self._abort(text(upload, "Key"), text(upload, "UploadId"))
-            if text(root, "IsTruncated") != "true":
+            markers = {"key-marker": text(root, "NextKeyMarker"), "upload-id-marker": text(root, "NextUploadIdMarker")}
+            if text(root, "IsTruncated") != "true" or query | markers == query or not markers["key-marker"]:
                 return swept
-            query |= {
-                "key-marker": text(root, "NextKeyMarker"),
-                "upload-id-marker": text(root, "NextUploadIdMarker"),
-            }
+            query |= markers
 
     def _abort(self, path: str, upload: str) -> bool:
         try:
@@ -97,17 +98,3 @@ class Bucket:
             return store_id_in(answer.body)
         except MarkerError as error:
             raise StoreUnfit(f"the marker {NAME!r} in the bucket {error}") from None
-
-    def _send(
-        self,
-        name: str,
-        method: str,
-        path: str = "",
-        query: dict[str, str] | None = None,
-        *,
-        headers: dict[str, str] | None = None,
-        body: bytes = b"",
-    ) -> Answer:
-        return self._client.send(
-            Request(name, method, path, query or {}, headers or {}, body, timeout_seconds=_OPEN_SECONDS)
-        )

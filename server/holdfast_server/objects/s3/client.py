@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Self, cast
+from urllib.parse import quote
 
 import certifi
 import urllib3
@@ -31,25 +32,36 @@ from holdfast_server.errors import (
     StorageFull,
     Unavailable,
 )
+from holdfast_server.objects.breaker import AnsweredFailure
 from holdfast_server.objects.retrying import SilentBackend
 from holdfast_server.objects.s3.options import S3Options
 
 _SEND_BYTES = 256 << 10
 """A body goes out in steps of this size: `sendall` has one time-out for all that it is given."""
 
+WORK_SECONDS = 600.0
+"""How long a store may be at work at a copy, or at making one object of its parts: it answers bit by bit meanwhile."""
+
 _MOST_ERROR_BYTES = 64 << 10
+_MOST_ANSWER_BYTES = 16 << 20
+"""Far above the longest answer that is read whole: a page of 1,000 keys."""
+
+_LEFT_BYTES = 4 << 10
+_WITH_BODY = ("PUT", "POST")
 _LEAST_SECONDS = 0.01
-_SILENT_SECONDS = 5.0
-"""A store that says nothing for so long is taken for sick, also where a caller's deadline comes before the time-out."""
+_SILENT_SECONDS = 1.0
+"""A store that says nothing for so long is looked at, also where a caller's deadline comes before the time-out."""
 
 
 _FOUND = (200, 204, 206)
 _REFUSED = (401, 403)
 _NOT_FOUND = 404
+_MISSING_CODES = ("NoSuchKey", "NoSuchUpload")
 _AMBIGUOUS = (400, _NOT_FOUND)
 """What AWS answers to a HEAD for keys that have expired, too; and for a bucket that is missing as for an object."""
 
 _CONFLICTS = (409, 412)
+_RANGE_NOT_SATISFIABLE = 416
 _CONFLICT_CODES = ("PreconditionFailed", "ConditionalRequestConflict")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TOO_MANY = 429
@@ -65,13 +77,14 @@ _TRY_AGAIN_CODES = frozenset(
         "OperationAborted",
         "RequestTimeout",
         "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "TooManyRequests",
         "XAmzContentSHA256Mismatch",
     }
 )
 """What a 4xx can say of a request that was right: it came too slowly, too often, or altered."""
+
+_THROTTLED_CODES = frozenset(
+    {"RequestLimitExceeded", "SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "TooManyRequests"}
+)
 
 _AUTH_CODES = frozenset(
     {
@@ -101,6 +114,8 @@ class Request:
     """One request. `name` is what metrics call it; `key` is the whole one, the prefix included (empty: the bucket).
 
     `timeout_seconds` bounds connecting and each wait for bytes, where it is shorter than what the options say.
+    `work_seconds` is how long the whole answer may take to come, for requests that the store answers bit by bit while
+    it is at work; None: as long as one wait.
     """
 
     name: str
@@ -110,6 +125,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | memoryview = b""
     timeout_seconds: float | None = None
+    work_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +149,21 @@ class S3Refusal(Exception):
     @property
     def is_missing(self) -> bool:
         """Whether there is nothing under the key, or no such upload."""
-        return self.status == _NOT_FOUND
+        return self.status == _NOT_FOUND or self.code in _MISSING_CODES
 
     @property
     def is_conflict(self) -> bool:
         """Whether a condition did not hold, or another write of the same key got in between."""
         return self.status in _CONFLICTS or self.code in _CONFLICT_CODES
+
+    @property
+    def is_out_of_range(self) -> bool:
+        """Whether the object has none of the bytes asked for."""
+        return self.status == _RANGE_NOT_SATISFIABLE
+
+
+class Throttled(AnsweredFailure):
+    """The store is there, and wants to be asked less often: some let a key be written once a second."""
 
 
 class Download:
@@ -150,11 +175,12 @@ class Download:
         self._response = response
         self._timeout_seconds = timeout_seconds
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, within_seconds: float | None = None) -> bytes:
         """Return the next `size` bytes, or fewer at the end of the body.
 
-        Raises `Unavailable` if it breaks off, or if they take longer than the time-out in all.
+        Raises `Unavailable` if it breaks off, or if they take longer than `within_seconds` in all (None: the time-out).
         """
+        limit = self._timeout_seconds if within_seconds is None else within_seconds
         begun = time.monotonic()
         parts: list[bytes] = []
         missing = size
@@ -170,17 +196,17 @@ class Download:
                 break
             parts.append(part)
             missing -= len(part)
-            if missing and time.monotonic() - begun > self._timeout_seconds:
+            if missing and time.monotonic() - begun > limit:
                 calls.check("reading from the store")
-                raise _too_slow(self._timeout_seconds)
+                raise _too_slow(limit)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         """Give the connection back, or close it if there is much to come; harmless when repeated."""
         left = self._response.length_remaining or 0
-        if 0 < left <= _SEND_BYTES:
+        if 0 < left <= _LEFT_BYTES:
             with suppress(HTTPError, OSError):
-                self._response.read()  # cheaper than a new connection
+                self._response.read()  # it has arrived with the rest: cheaper than a new connection
         self._response.close()
         self._response.release_conn()
 
@@ -189,6 +215,11 @@ class Download:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def copy_source(bucket: str, path: str) -> dict[str, str]:
+    """Return the header that names what to copy."""
+    return {"x-amz-copy-source": quote(f"/{bucket}/{path}")}
 
 
 class S3Client:
@@ -219,7 +250,9 @@ class S3Client:
         patience was shorter than the time-out.
         """
         with self.open(request) as download:
-            body = b"".join(iter(lambda: download.read(_SEND_BYTES), b""))
+            body = download.read(_MOST_ANSWER_BYTES + 1, request.work_seconds)
+        if len(body) > _MOST_ANSWER_BYTES:
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store answered with more than such an answer has")
         if request.method != "GET" and (code := error_code(body)):
             # Copies and completions begin with 200 while they are at work, and may end in an error all the same.
             raise self._refusal(request, _Answered(download.status, code, download.headers))
@@ -235,7 +268,8 @@ class S3Client:
                 request.method,
                 self._options.bucket,
                 request.key or None,
-                body=cast("bytes", request.body),
+                # Over TLS an empty body would be summed, and the sum sent.
+                body=cast("bytes", request.body) if request.method in _WITH_BODY else None,
                 headers=dict(request.headers),
                 query_params=dict(request.query),
                 preload_content=False,
@@ -276,7 +310,8 @@ class S3Client:
     def _ask_why(self, request: Request) -> NoReturn:
         """Raise what the refusal of a HEAD means: its answer has no body to say it, and that to a GET has one."""
         query = {} if request.key else {"list-type": "2", "max-keys": "1"}
-        self.open(replace(request, method="GET", query=query)).close()
+        headers = {"Range": "bytes=0-0"} if request.key else {}
+        self.open(replace(request, method="GET", query=query, headers=headers)).close()
         raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store says of one thing that it is there and is not")
 
     def _refusal(self, request: Request, answered: "_Answered") -> HoldfastError | S3Refusal:
@@ -287,29 +322,40 @@ class S3Client:
     def _error(self, request: Request, status: int, code: str) -> HoldfastError | None:
         """Return what an answer means whatever was asked for; None: it depends on that."""
         said = code or f"HTTP {status}"
-        error: HoldfastError | None = None
         if code == "NoSuchBucket":
             message = f"the bucket {self._options.bucket!r} does not exist"
-            error = BackendRefused(Reason.BUCKET_MISSING, message, bucket=self._options.bucket)
-        elif code in _FULL_CODES or status == _INSUFFICIENT_STORAGE:
-            error = StorageFull(f"the S3 store is full: {said}")
-        elif code in _QUOTA_CODES:
-            error = StorageFull(f"a quota of the S3 store is used up: {said}", Reason.QUOTA_EXCEEDED)
-        elif (
-            code in _TRY_AGAIN_CODES or status == _TOO_MANY or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED)
-        ):
-            error = Unavailable(Reason.BACKEND_UNAVAILABLE, f"the S3 store failed: {said}")
-        elif code in _AUTH_CODES or status in _REFUSED:
-            error = BackendRefused(Reason.BACKEND_AUTH, f"the S3 store refuses the credentials: {said}")
-        elif code in _KEY_CODES:
+            return BackendRefused(Reason.BUCKET_MISSING, message, bucket=self._options.bucket)
+        if code in _KEY_CODES:
             field = "key" if request.key else "prefix"
-            error = InvalidArgument(Reason.INVALID_KEY, field, f"this S3 store takes no such {field}: {said}")
-        elif status == _NOT_FOUND and not code:  # a proxy's word, say: who takes it for the store's loses objects
-            error = Unavailable(Reason.BACKEND_UNAVAILABLE, f"what answers for the S3 store is none: {said}")
-        elif status in _REDIRECTS:
-            message = f"the S3 store answers with a redirect ({said}): endpoint or region are not those of the bucket"
-            error = BackendRefused(Reason.BACKEND_AUTH, message)
-        return error
+            return InvalidArgument(Reason.INVALID_KEY, field, f"this S3 store takes no such {field}: {said}")
+        if code == "EntityTooLarge":
+            return InvalidArgument(Reason.TOO_LARGE, "size_bytes", f"this S3 store takes no object so large: {said}")
+        return _trouble(status, code, said) or _misconfiguration(status, code, said)
+
+
+def _trouble(status: int, code: str, said: str) -> HoldfastError | None:
+    """Return what is wrong with the store, if anything is."""
+    if code in _FULL_CODES or status == _INSUFFICIENT_STORAGE:
+        return StorageFull(f"the S3 store is full: {said}")
+    if code in _QUOTA_CODES:
+        return StorageFull(f"a quota of the S3 store is used up: {said}", Reason.QUOTA_EXCEEDED)
+    if code in _THROTTLED_CODES or status == _TOO_MANY:
+        return Throttled(Reason.BACKEND_UNAVAILABLE, f"the S3 store has too much to do: {said}")
+    if code in _TRY_AGAIN_CODES or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED):
+        return AnsweredFailure(Reason.BACKEND_UNAVAILABLE, f"the S3 store failed: {said}")
+    if status == _NOT_FOUND and not code:  # a proxy's word, say: who takes it for the store's loses objects
+        return Unavailable(Reason.BACKEND_UNAVAILABLE, f"what answers for the S3 store is none: {said}")
+    return None
+
+
+def _misconfiguration(status: int, code: str, said: str) -> HoldfastError | None:
+    """Return what is wrong with how the store is asked, if anything is."""
+    if code in _AUTH_CODES or status in _REFUSED:
+        return BackendRefused(Reason.BACKEND_AUTH, f"the S3 store refuses the credentials: {said}")
+    if status in _REDIRECTS:
+        message = f"the S3 store answers with a redirect ({said}): endpoint or region are not those of the bucket"
+        return BackendRefused(Reason.BACKEND_AUTH, message)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,11 +436,8 @@ class _Pool(urllib3.PoolManager):
         if response.status in _FOUND:
             return response
         headers = _headers(response)
-        try:
-            text = response.read(_MOST_ERROR_BYTES)
-        finally:
-            response.close()
-            response.release_conn()
+        with Download(response, timeout.read) as download:
+            text = download.read(_MOST_ERROR_BYTES)
         raise _Answered(response.status, error_code(text) or headers.get(_MINIO_CODE, ""), headers)
 
 

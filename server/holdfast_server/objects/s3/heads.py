@@ -1,6 +1,7 @@
 """What stands under a key, asked of the store: the one place that turns a HEAD into an `ObjectInfo`."""
 
 import re
+from typing import Self
 
 from holdfast_server.objects.base import ObjectNotFound
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch
@@ -8,7 +9,7 @@ from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.s3 import layout
 from holdfast_server.objects.s3.client import Request, S3Refusal
-from holdfast_server.objects.s3.requests import Requests
+from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 
 _ETAG = re.compile(r"[A-Za-z0-9+/=_.:-]{1,200}\Z")
 """What stores make for etags. Anything else is no object's, and `*` or a quote would mean something in a header."""
@@ -17,9 +18,13 @@ _ETAG = re.compile(r"[A-Za-z0-9+/=_.:-]{1,200}\Z")
 class Heads:
     """Asks what stands under a key; `prefix` is that of the bucket."""
 
-    def __init__(self, requests: Requests, prefix: str) -> None:
+    def __init__(self, requests: Requests | MeasuredClient, prefix: str) -> None:
         self._requests = requests
         self._prefix = prefix
+
+    def by(self, client: MeasuredClient) -> Self:
+        """Return what asks by this client, once: for what is tried again as a whole."""
+        return type(self)(client, self._prefix)
 
     def path(self, key: ObjectKey) -> str:
         """Return the key in the bucket."""
@@ -33,7 +38,17 @@ class Heads:
             if refusal.is_missing:
                 raise ObjectNotFound(key) from None
             raise
-        return layout.read_headers(key, answer.headers, int(answer.headers.get("content-length", "0")))
+        return layout.read_headers(key, answer.headers, layout.length_of(answer.headers))
+
+    def trace(self, key: ObjectKey) -> tuple[str, ...] | None:
+        """Return what tells one object under the key from another, be they damaged; None if there is none."""
+        try:
+            headers = self._requests.send(Request("head", "HEAD", self.path(key))).headers
+        except S3Refusal as refusal:
+            if refusal.is_missing:
+                return None
+            raise
+        return layout.trace_of(headers)
 
     def find(self, key: ObjectKey) -> layout.Stored | None:
         """Return what stands under the key, or None. Raises `IntegrityFailed` as `get` does."""
@@ -41,6 +56,11 @@ class Heads:
             return self.get(key)
         except ObjectNotFound:
             return None
+
+    def is_by(self, key: ObjectKey, write_id: str) -> bool:
+        """Tell whether what stands under the key came by this put."""
+        found = self.find(key)
+        return found is not None and found.write_id == write_id
 
     def find_info(self, key: ObjectKey) -> ObjectInfo | None:
         """Return what is known of what stands under the key, or None. Raises `IntegrityFailed` as `get` does."""

@@ -5,6 +5,7 @@ In a larger one they do not fit there, and each piece of 1 MiB is followed by it
 included, is one run of bytes that one request gets. The size in a list tells which of both it is.
 """
 
+import hashlib
 import re
 import struct
 from array import array
@@ -14,7 +15,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote
 
-from holdfast_server.errors import IntegrityFailed, InvalidArgument
+from holdfast_server.errors import IntegrityFailed, InvalidArgument, Reason, Unavailable
 from holdfast_server.objects.body import PIECE_BYTES
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
@@ -34,6 +35,7 @@ _PREFIX = "x-amz-meta-holdfast-"
 _FORMAT = _PREFIX + "format"
 _SHA256 = _PREFIX + "sha256"
 _CRC32C = _PREFIX + "crc32c"
+_SIZE = _PREFIX + "size"
 _WRITE = _PREFIX + "write"
 _METADATA = _PREFIX + "metadata"
 _CONTENT_TYPE = _PREFIX + "content-type"
@@ -44,6 +46,7 @@ _CRC_HEX_DIGITS = 8
 _MOST_BYTES = 1 << 43
 """8 TiB, above every object that S3 can hold: positions beyond it are sent as this one."""
 
+_SHA256_OF_NOTHING = hashlib.sha256().hexdigest()
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}\Z")
 _HEX = re.compile(r"[0-9a-f]*\Z")
 
@@ -58,11 +61,23 @@ class Stored:
     """Of each piece; None: they stand behind the pieces."""
 
 
-def headers_of(attributes: Attributes, sha256: bytes, crcs: Sequence[int] | None, write_id: str) -> dict[str, str]:
-    """Return the headers that an object is written with; `crcs` where it is one that lies there as it is."""
+def headers_of(
+    attributes: Attributes,
+    sha256: bytes,
+    write_id: str,
+    *,
+    crcs: Sequence[int] | None = None,
+    size_bytes: int | None = None,
+) -> dict[str, str]:
+    """Return the headers that an object is written with.
+
+    `crcs` for one that lies there as it is; `size_bytes` for a larger one, where it is known before its first byte.
+    """
     headers = {_FORMAT: str(FORMAT), _SHA256: sha256.hex(), _WRITE: write_id}
-    if crcs is not None:
+    if crcs:  # without it an empty one, since some stores take no empty values
         headers[_CRC32C] = "".join(f"{crc:08x}" for crc in crcs)
+    if size_bytes is not None:
+        headers[_SIZE] = str(size_bytes)
     if attributes.metadata:
         headers[_METADATA] = "&".join(_entry(name, value) for name, value in attributes.metadata.items())
     if attributes.content_type:
@@ -90,6 +105,10 @@ def read_headers(key: ObjectKey, headers: Mapping[str, str], stored_bytes: int) 
     etag = etag_of(headers)
     if size is None or not _SHA256_HEX.match(sha256) or update_time is None or not etag:
         raise IntegrityFailed(key.text, "the object in the bucket is not as Holdfast wrote it")
+    if not size and sha256 != _SHA256_OF_NOTHING:  # neither kind has a checksum that would tell
+        raise IntegrityFailed(key.text, "the object in the bucket is empty, and was not when Holdfast wrote it")
+    if headers.get(_SIZE, str(size)) != str(size):
+        raise IntegrityFailed(key.text, "the object in the bucket has another size than when Holdfast wrote it")
     crcs = _crcs(key, headers.get(_CRC32C, ""), size) if size <= PLAIN_BYTES else None
     try:
         attributes = _attributes(headers)
@@ -97,6 +116,19 @@ def read_headers(key: ObjectKey, headers: Mapping[str, str], stored_bytes: int) 
         raise IntegrityFailed(key.text, f"its metadata is not what Holdfast writes: {broken.message}") from None
     info = ObjectInfo(key, size, etag, bytes.fromhex(sha256), attributes, update_time)
     return Stored(info, headers.get(_WRITE, ""), crcs)
+
+
+def length_of(headers: Mapping[str, str]) -> int:
+    """Return how many bytes follow. Raises `Unavailable` where it is not said: a guess would pass for the size."""
+    length = headers.get("content-length", "")
+    if not length.isdecimal():
+        raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store does not say how long an object is")
+    return int(length)
+
+
+def trace_of(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what tells an object from another one under its key."""
+    return headers.get("etag", ""), headers.get(_WRITE, ""), headers.get("last-modified", "")
 
 
 def etag_of(headers: Mapping[str, str]) -> str:

@@ -1,8 +1,9 @@
 """Lists of a bucket, a page of at most 1,000 at a time, by position: the next page begins where the last one ended."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
@@ -84,11 +85,19 @@ def _page(requests: Requests, prefix: str, query: ListQuery, position: str) -> _
     truncated = text(root, "IsTruncated")
     if truncated not in ("true", "false"):
         raise _none("list")
-    items = [_item(contents, prefix) for contents in children(root, "Contents")]
-    items += [_Item(_name(text(common, "Prefix"), prefix)) for common in children(root, "CommonPrefixes")]
-    items.sort(key=lambda item: item.name)
-    # A truncated page without anything would be asked for for ever.
-    return _Page(items, is_last=truncated == "false" or not items)
+    decode: Callable[[str], str] = unquote_plus if text(root, "EncodingType") == "url" else str
+
+    def name(element: ET.Element, child: str) -> str:
+        return decode(text(element, child)).removeprefix(prefix)
+
+    objects = [_item(name(contents, "Key"), contents) for contents in children(root, "Contents")]
+    prefixes = [_Item(name(common, "Prefix")) for common in children(root, "CommonPrefixes")]
+    for items in (objects, prefixes):
+        if any(one.name >= next_one.name for one, next_one in pairwise(items)):
+            # Some stores walk directories. Whoever goes on behind the last name would pass over what is there.
+            message = "the S3 store does not list in byte order, so its lists could not be relied on"
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, message)
+    return _Page(sorted(objects + prefixes, key=lambda item: item.name), is_last=truncated == "false")
 
 
 def _just_before(position: str) -> str:
@@ -104,7 +113,7 @@ def _filled(start: str) -> str:
     return start + _LAST_CHARACTER * ((_LONGEST_KEY_BYTES - len(start.encode())) // len(_LAST_CHARACTER.encode()))
 
 
-def _item(contents: ET.Element, prefix: str) -> _Item:
+def _item(name: str, contents: ET.Element) -> _Item:
     try:
         stored = int(text(contents, "Size"))
     except ValueError:
@@ -112,14 +121,10 @@ def _item(contents: ET.Element, prefix: str) -> _Item:
     size = layout.size_of(stored)
     modified = parse_time(text(contents, "LastModified"))
     return _Item(
-        _name(text(contents, "Key"), prefix),
+        name,
         # A size that nothing of ours has: whoever asks for the object is told that it is damaged.
         EntryRecord(stored if size is None else size, text(contents, "ETag").strip('"'), modified),
     )
-
-
-def _name(encoded: str, prefix: str) -> str:
-    return unquote_plus(encoded).removeprefix(prefix)
 
 
 def _is_ours(name: str) -> bool:

@@ -10,11 +10,14 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from functools import partial
+from threading import Barrier
+from typing import Any
 
+from holdfast_server import calls
 from holdfast_server.errors import HoldfastError, Reason, Unavailable
 from holdfast_server.objects.base import ConditionMode, ConditionModes
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, Overwrite
-from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
+from holdfast_server.objects.s3.client import Answer, S3Refusal, Throttled, copy_source
 from holdfast_server.objects.s3.layout import etag_of
 from holdfast_server.objects.s3.lists import children, parse, text, upload_id
 from holdfast_server.objects.s3.requests import MeasuredClient
@@ -23,6 +26,10 @@ WRITERS = 3
 """How many try the same thing at once, where one may win."""
 
 _TIMEOUT_SECONDS = 10.0
+_THROTTLED_TRIES = 4
+_THROTTLED_SECONDS = 1.0
+"""Some stores let a key be written once a second."""
+
 _BODY = b"holdfast probe\n"
 _METADATA = {"x-amz-meta-holdfast-probe": "a%20b"}
 _SOURCE = "basics"
@@ -35,6 +42,7 @@ class StoreUnfit(Unavailable):
 
     def __init__(self, lacks: str) -> None:
         super().__init__(Reason.BACKEND_UNAVAILABLE, f"the S3 store cannot be used: {lacks}")
+        self.lacks = lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,8 @@ def probe(client: MeasuredClient, bucket: str, prefix: str) -> Findings:
         place.check_basics()
         return Findings(
             nested_keys=place.lists_nested_keys(),
-            put_create_only=place.keeps_create_only(place.begin_put),
+            # Twice, since most stands on it.
+            put_create_only=place.keeps_create_only(place.begin_put) and place.keeps_create_only(place.begin_put),
             put_if_match=place.keeps_if_match(place.begin_put),
             large_put_create_only=place.keeps_create_only(place.begin_put_in_parts),
             large_put_if_match=place.keeps_if_match(place.begin_put_in_parts),
@@ -133,8 +142,9 @@ class _Workplace:
             raise StoreUnfit("what was written is not there at once") from refusal
         if read.body != _BODY[2:6]:
             raise StoreUnfit("it does not give a part of an object")
-        if any(read.headers.get(name) != value for name, value in _METADATA.items()):
-            raise StoreUnfit("it does not keep the metadata of objects")
+        _check_metadata(read)
+        # So that none of those who race later has to make its connection first, and comes too late to race.
+        self._at_once([lambda _conditions: self._send("head", "HEAD", path)] * WRITERS, {})
 
     def lists_nested_keys(self) -> bool:
         """Tell whether `a` and `a/b` can both be there, and are both listed."""
@@ -156,6 +166,8 @@ class _Workplace:
         attempts = [begin(path) for _ in range(WRITERS)]
         conditions = {"If-None-Match": "*"}
         won = self._at_once(attempts, conditions)
+        if any(won):
+            _check_metadata(self._send("head", "HEAD", path))
         return sum(won) == 1 and not _wins(attempts[won.index(False)], conditions)
 
     def keeps_if_match(self, begin: Begin) -> bool:
@@ -207,7 +219,7 @@ class _Workplace:
 
     def begin_copy(self, path: str) -> Attempt:
         """Copy what the check of the basics wrote."""
-        source = {"x-amz-copy-source": f"/{self._bucket}/{self._root}{_SOURCE}", "x-amz-metadata-directive": "REPLACE"}
+        source = {**copy_source(self._bucket, self._root + _SOURCE), "x-amz-metadata-directive": "REPLACE"}
         return lambda conditions: self._send("copy", "PUT", path, headers={**source, **_METADATA, **conditions})
 
     def clean_up(self) -> None:
@@ -228,7 +240,13 @@ class _Workplace:
 
     def _at_once(self, attempts: Sequence[Attempt], conditions: dict[str, str]) -> list[bool]:
         """Make all attempts at once, and return which of them succeeded."""
-        making = [self._writers.submit(copy_context().run, _wins, attempt, conditions) for attempt in attempts]
+        start = Barrier(len(attempts), timeout=_TIMEOUT_SECONDS)
+
+        def make(attempt: Attempt) -> bool:
+            start.wait()
+            return _wins(attempt, conditions)
+
+        making = [self._writers.submit(copy_context().run, make, attempt) for attempt in attempts]
         wait(making)  # also where one fails: what is made behind the back of `clean_up` would stay
         return [made.result() for made in making]
 
@@ -238,19 +256,19 @@ class _Workplace:
     def _delete(self, path: str, conditions: dict[str, str]) -> Answer:
         return self._send("delete", "DELETE", path, headers=conditions)
 
-    def _send(
-        self,
-        name: str,
-        method: str,
-        path: str = "",
-        query: dict[str, str] | None = None,
-        *,
-        headers: dict[str, str] | None = None,
-        body: bytes = b"",
-    ) -> Answer:
-        return self._client.send(
-            Request(name, method, path, query or {}, headers or {}, body, timeout_seconds=_TIMEOUT_SECONDS)
-        )
+    def _send(self, *request: Any, **more: Any) -> Answer:
+        """Send a request as `MeasuredClient.ask` does, and wait where the store wants to be asked less often."""
+        for _ in range(_THROTTLED_TRIES):
+            try:
+                return self._client.ask(*request, **more, timeout_seconds=_TIMEOUT_SECONDS)
+            except Throttled:
+                calls.pause(_THROTTLED_SECONDS, "a store that has too much to do")
+        return self._client.ask(*request, **more, timeout_seconds=_TIMEOUT_SECONDS)
+
+
+def _check_metadata(answer: Answer) -> None:
+    if any(answer.headers.get(name) != value for name, value in _METADATA.items()):
+        raise StoreUnfit("it does not keep the metadata of objects")
 
 
 def _wins(attempt: Attempt, conditions: dict[str, str]) -> bool:

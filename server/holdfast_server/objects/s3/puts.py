@@ -7,15 +7,22 @@ through the spool, for the metadata of an object is fixed before its first byte.
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from holdfast_server import calls
-from holdfast_server.errors import ConcurrentModification, Reason, StorageFull, Unavailable
+from holdfast_server.errors import (
+    ConcurrentModification,
+    HoldfastError,
+    IntegrityFailed,
+    Reason,
+    StorageFull,
+    Unavailable,
+)
 from holdfast_server.objects.base import ConditionMode, NamedByContent
 from holdfast_server.objects.body import Body
-from holdfast_server.objects.conditions import Condition, Overwrite
+from holdfast_server.objects.conditions import Condition, IfMatch, Overwrite
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.s3 import layout
@@ -23,7 +30,7 @@ from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
 from holdfast_server.objects.s3.heads import Heads, condition_headers
 from holdfast_server.objects.s3.lists import parse, text
 from holdfast_server.objects.s3.probe import Findings
-from holdfast_server.objects.s3.requests import Requests
+from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 from holdfast_server.objects.s3.uploads import Parts, Upload, part_size
 from holdfast_server.objects.spool import Spool, SpooledFile
 
@@ -33,8 +40,11 @@ _TRIES = 5
 _PAUSE_SECONDS = 0.05
 _LOCKS = 64
 
-Write = Callable[[dict[str, str]], Answer]
-"""Makes the object under its key; is given the headers of the condition."""
+Write = Callable[[dict[str, str]], Answer | None]
+"""Makes the object under its key; is given the headers of the condition. None: a lost answer had told that it is there.
+
+Raises `S3Refusal`, and `_Unclear` where an answer was lost before it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,7 @@ class Puts:
             if size > layout.PLAIN_BYTES:
                 return self._put_larger(name, body, chain(_handed_on(begun), pieces), condition, attributes)
         new = _new(name, body, attributes)
-        headers = layout.headers_of(attributes, new.sha256, body.digests.piece_crc32c, new.write_id)
+        headers = layout.headers_of(attributes, new.sha256, new.write_id, crcs=body.digests.piece_crc32c)
         data = begun[0] if len(begun) == 1 else b"".join(begun)
         return self._put_whole(new, headers, memoryview(data), condition)
 
@@ -93,12 +103,45 @@ class Puts:
         message = f"key {new.key.text!r} was written by others each time that it was tried"
         raise ConcurrentModification(message, key=new.key.text)
 
+    def make(self, request: Request, new: New) -> Answer | None:
+        """Send the request that makes the object; see `Write`.
+
+        After a lost answer it is looked at first: what is made twice could undo what others did in between.
+        """
+        is_unclear = False
+
+        def act(client: MeasuredClient, number: int) -> Answer | None:
+            nonlocal is_unclear
+            if number and self._is_there(client, new):
+                return None
+            is_unclear = number > 0
+            return client.send(request)
+
+        try:
+            return self._requests.retry(act)
+        except S3Refusal as refusal:
+            if is_unclear:
+                raise _Unclear(refusal.status, refusal.code, refusal.headers) from None
+            raise
+        except Unavailable:
+            with suppress(HoldfastError):
+                if self._heads.is_by(new.key, new.write_id):
+                    return None
+            raise
+
+    def _is_there(self, client: MeasuredClient, new: New) -> bool:
+        try:
+            return self._heads.by(client).is_by(new.key, new.write_id)
+        except IntegrityFailed:
+            return False
+
     def _publish(self, new: New, condition: Condition, mode: ConditionMode, write: Write) -> ObjectInfo:
         headers = condition_headers(condition)
-        if isinstance(condition, Overwrite) or (mode is ConditionMode.ATOMIC and headers is not None):
-            return self._written(new, condition, write, headers or {})
+        if mode is ConditionMode.ATOMIC and headers is not None:
+            return self._written(new, condition, write, headers)
         with self._alone_with(new.key):
-            condition.check(new.key, self._heads.find_info(new.key))
+            if not isinstance(condition, Overwrite):
+                condition.check(new.key, self._heads.find_info(new.key))
             return self._written(new, condition, write, {})
 
     def _written(self, new: New, condition: Condition, write: Write, headers: dict[str, str]) -> ObjectInfo:
@@ -108,6 +151,8 @@ class Puts:
             if not (refusal.is_conflict or refusal.is_missing):
                 raise
             return self._what_became(new, condition, refusal)
+        if answer is None:
+            return self._found(new)
         etag = layout.etag_of(answer.headers) or _etag_in(answer.body)
         update_time = layout.time_of(answer.headers)
         if not etag or update_time is None:
@@ -127,7 +172,13 @@ class Puts:
         existing = self._heads.find(new.key)
         if existing is not None and existing.write_id == new.write_id:
             return existing.info
-        condition.check(new.key, None if existing is None else existing.info)
+        there = None if existing is None else existing.info
+        is_fresh = isinstance(condition, IfMatch) and (there is None or there.etag != condition.etag)
+        if isinstance(refusal, _Unclear) and is_fresh:
+            # Ours may have been made and replaced since: who counts by compare-and-set must not count it again.
+            message = f"it is not known whether key {new.key.text!r} was written: an answer was lost"
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, message) from None
+        condition.check(new.key, there)
         if refusal.code == "NoSuchUpload":
             message = "the S3 store lost an upload before it was complete"
             raise Unavailable(Reason.BACKEND_UNAVAILABLE, message) from None
@@ -148,7 +199,7 @@ class Puts:
         first = next(parts)
         if body.is_complete:
             new = _new(name, body, attributes)
-            headers = layout.headers_of(attributes, new.sha256, None, new.write_id)
+            headers = layout.headers_of(attributes, new.sha256, new.write_id, size_bytes=new.size_bytes)
             return self._put_whole(new, headers, first, condition)
         if isinstance(name, ObjectKey) and not isinstance(condition, Overwrite):
             # So that nobody sends a terabyte to learn at its end that the key is taken.
@@ -172,20 +223,25 @@ class Puts:
     def _put_whole(self, new: New, headers: dict[str, str], data: memoryview, condition: Condition) -> ObjectInfo:
         path = self._heads.path(new.key)
 
-        def write(conditions: dict[str, str]) -> Answer:
-            return self._requests.send(Request("put", "PUT", path, headers={**headers, **conditions}, body=data))
+        def write(conditions: dict[str, str]) -> Answer | None:
+            return self.make(Request("put", "PUT", path, headers={**headers, **conditions}, body=data), new)
 
         return self.publish(new, condition, self._findings().put_mode(condition), write)
 
     def _put_in_parts(self, new: New, body: Body, parts: Iterator[memoryview], condition: Condition) -> ObjectInfo:
-        headers = layout.headers_of(new.attributes, new.sha256, None, new.write_id)
+        size = body.digests.size_bytes if body.is_complete else body.header.size_bytes
+        headers = layout.headers_of(new.attributes, new.sha256, new.write_id, size_bytes=size)
         with Upload(self._requests, self._heads.path(new.key), headers) as upload:
             for part in parts:
                 upload.send(part)
-            new = replace(new, size_bytes=body.digests.size_bytes)
-            info = self.publish(new, condition, self._findings().large_put_mode(condition), upload.complete)
-            upload.keep()
-            return info
+            whole = replace(new, size_bytes=body.digests.size_bytes)
+
+            def write(conditions: dict[str, str]) -> Answer | None:
+                request = upload.completion(conditions)
+                with upload.completing():
+                    return self.make(request, whole)
+
+            return self.publish(whole, condition, self._findings().large_put_mode(condition), write)
 
     @contextmanager
     def _alone_with(self, key: ObjectKey) -> Iterator[None]:
@@ -197,6 +253,10 @@ class Puts:
             yield
         finally:
             lock.release()
+
+
+class _Unclear(S3Refusal):
+    """A refusal after an answer that was lost."""
 
 
 class _Raced(Exception):

@@ -1,9 +1,10 @@
 """An open object in the bucket: one request for the range asked for, and more only if that breaks off."""
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 
-from holdfast_server.errors import ConcurrentModification, Unavailable
+from holdfast_server.errors import ConcurrentModification, Reason, Unavailable
 from holdfast_server.objects.base import ObjectReader
 from holdfast_server.objects.body import PIECE_BYTES, Chunk
 from holdfast_server.objects.ranges import Extent
@@ -13,6 +14,8 @@ from holdfast_server.objects.s3.client import Download, Request, S3Refusal
 from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 
 _SKIP_BYTES = 1 << 20
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(?:-1|\d+)/(\d+)\Z")
+"""MinIO answers `bytes 0--1/0` for an empty object."""
 
 
 class S3Reader(ObjectReader):
@@ -59,7 +62,7 @@ class S3Reader(ObjectReader):
     def _read_piece(self, offset: int, _length: int) -> tuple[bytes, int]:
         number = offset // PIECE_BYTES
         place = layout.piece_at(number, self.info.size_bytes)
-        data = self._requests.retry(lambda client: self._read(client, place))
+        data = self._requests.retry(lambda client, _number: self._read(client, place))
         if self._crcs is not None:
             return data, self._crcs[number]
         return layout.split_frame(data)
@@ -76,7 +79,7 @@ class S3Reader(ObjectReader):
             while self._position < place.offset:
                 skipped = self._download.read(min(place.offset - self._position, _SKIP_BYTES))
                 if not skipped:
-                    raise ConcurrentModification(f"key {self.info.key.text!r} became shorter while it was read")
+                    raise self._changed()
                 self._position += len(skipped)
             data = self._download.read(place.length)
         except Unavailable:
@@ -92,7 +95,7 @@ class S3Reader(ObjectReader):
         try:
             download = client.open(Request("get", "GET", self._path, headers=headers))
         except S3Refusal as refusal:
-            if refusal.is_missing or refusal.is_conflict:
+            if refusal.is_missing or refusal.is_conflict or refusal.is_out_of_range:
                 raise self._changed() from None
             raise
         if layout.etag_of(download.headers) != self.info.etag:  # some stores keep no conditions of reads
@@ -109,6 +112,7 @@ def place_of(download: Download) -> tuple[int, int]:
     """Return where a download begins in what is stored, and how many bytes are stored in all."""
     content_range = download.headers.get("content-range", "")
     if content_range:
-        positions, _, total = content_range.removeprefix("bytes ").partition("/")
-        return int(positions.partition("-")[0]), int(total)
-    return 0, int(download.headers.get("content-length", "0"))
+        if found := _CONTENT_RANGE.match(content_range):
+            return int(found[1]), int(found[2])
+        raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store does not say which part of an object it gives")
+    return 0, layout.length_of(download.headers)

@@ -3,10 +3,10 @@
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from urllib.parse import quote
 
 from holdfast_server.errors import (
     BackendRefused,
@@ -14,6 +14,8 @@ from holdfast_server.errors import (
     ConditionUnsupported,
     HoldfastError,
     PreconditionFailed,
+    Reason,
+    Unavailable,
 )
 from holdfast_server.objects.base import (
     NO_ATTRIBUTES,
@@ -41,7 +43,7 @@ from holdfast_server.objects.remote_metrics import BackendMetrics
 from holdfast_server.objects.retrying import DEFAULT_POLICY, Retrying, RetryPolicy
 from holdfast_server.objects.s3 import layout
 from holdfast_server.objects.s3.bucket import Bucket
-from holdfast_server.objects.s3.client import Answer, Download, Request, S3Client, S3Refusal
+from holdfast_server.objects.s3.client import WORK_SECONDS, Answer, Download, Request, S3Client, S3Refusal, copy_source
 from holdfast_server.objects.s3.heads import Heads, condition_headers
 from holdfast_server.objects.s3.lists import listed
 from holdfast_server.objects.s3.options import S3Options
@@ -61,9 +63,12 @@ _MOST_COPIED_BYTES = 5 << 30
 """S3 copies at most 5 GiB in one request."""
 
 _SWEEP_RETRY_SECONDS = 5.0
+_PROBE_PAUSE_SECONDS = 1.0
+_MOST_PROBE_PAUSE_SECONDS = 60.0
+"""Between probes of a store that was found unfit: the pause doubles with each."""
+
 _CLOSE_SECONDS = 5.0
 _TRIES = 3
-_RANGE_NOT_SATISFIABLE = 416
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +98,9 @@ class S3Store(ObjectStore):
         self._puts = Puts(self._requests, self._heads, spool, options.part_bytes, lambda: self._known().findings)
         self._opened: _Opened | None = None
         self._was_lost = False
+        self._unfit: str | None = None
+        self._probe_pause = _PROBE_PAUSE_SECONDS
+        self._probe_at = 0.0
         self._closing = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_now_and_then, name="s3 sweep", daemon=True)
 
@@ -140,7 +148,7 @@ class S3Store(ObjectStore):
             except S3Refusal as refusal:
                 if refusal.is_missing:
                     raise ObjectNotFound(key) from None
-                if refusal.status != _RANGE_NOT_SATISFIABLE and not refusal.is_conflict:
+                if not refusal.is_out_of_range and not refusal.is_conflict:
                     raise
             # Why it was refused shows by what is there now, or else it is another object now.
             stored = self._heads.get(key)
@@ -161,11 +169,18 @@ class S3Store(ObjectStore):
         """Remove an object; see `ObjectStore.delete`. S3 does not say whether there was one, so it is asked before."""
         if isinstance(condition, IfMatch):
             return self._delete_if_match(key, condition)
-        if not self._is_there(key):
+        there = self._requests.retry(lambda client, _number: self._heads.by(client).trace(key))
+        if there is None:
             return False
         if isinstance(condition, CreateOnly):
             condition.check(key, self._heads.find_info(key))
-        self._requests.send(Request("delete", "DELETE", self._heads.path(key)))
+
+        def delete(client: MeasuredClient, number: int) -> None:
+            # After a lost answer: what others have put there since is not what was to be deleted.
+            if not number or self._heads.by(client).trace(key) == there:
+                client.send(Request("delete", "DELETE", self._heads.path(key)))
+
+        self._requests.retry(delete)
         return True
 
     def list(self, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
@@ -222,28 +237,18 @@ class S3Store(ObjectStore):
             download.close()  # else its connection would be lost
             raise
 
-    def _is_there(self, key: ObjectKey) -> bool:
-        """Tell whether there is something, be it damaged: that can be deleted too."""
-        try:
-            self._requests.send(Request("head", "HEAD", self._heads.path(key)))
-        except S3Refusal as refusal:
-            if refusal.is_missing:
-                return False
-            raise
-        return True
-
     def _delete_if_match(self, key: ObjectKey, condition: IfMatch) -> bool:
         if not self._known().findings.delete_if_match:
             raise ConditionUnsupported("this S3 store does not keep if_match_etag of deletions")
         # If an answer is lost, what was never there could not be told from what is deleted.
         condition.check(key, self._heads.find_info(key))
         headers = condition_headers(condition) or {}
-        tries = 0
+        is_unclear = False
 
-        def delete(client: MeasuredClient) -> Answer:
-            nonlocal tries
-            tries += 1
-            return client.send(Request("delete", "DELETE", self._heads.path(key), headers=headers))
+        def delete(client: MeasuredClient, number: int) -> None:
+            nonlocal is_unclear
+            is_unclear = number > 0
+            client.send(Request("delete", "DELETE", self._heads.path(key), headers=headers))
 
         try:
             self._requests.retry(delete)
@@ -251,8 +256,11 @@ class S3Store(ObjectStore):
             if not (refusal.is_conflict or refusal.is_missing):
                 raise
             existing = self._heads.find_info(key)
-            if existing is None and tries > 1:
-                return True  # the try before, whose answer was lost, deleted it
+            if is_unclear and existing is None:
+                return True  # the try before, whose answer was lost, deleted it; or else somebody did
+            if is_unclear and existing is not None and existing.etag != condition.etag:
+                message = f"it is not known whether key {key.text!r} was deleted: an answer was lost"
+                raise Unavailable(Reason.BACKEND_UNAVAILABLE, message) from None
             condition.check(key, existing)
             message = f"key {key.text!r} was written by others while it was deleted"
             raise ConcurrentModification(message, key=key.text) from None
@@ -264,16 +272,23 @@ class S3Store(ObjectStore):
         info = found.info
         new = New(target, info.size_bytes, info.sha256, attributes, secrets.token_hex(16))
         headers = {
-            **layout.headers_of(attributes, info.sha256, found.crcs, new.write_id),
-            "x-amz-copy-source": quote(f"/{self._options.bucket}/{self._heads.path(info.key)}"),
+            **layout.headers_of(
+                attributes,
+                info.sha256,
+                new.write_id,
+                crcs=found.crcs,
+                size_bytes=info.size_bytes if found.crcs is None else None,
+            ),
+            **copy_source(self._options.bucket, self._heads.path(info.key)),
             "x-amz-copy-source-if-match": f'"{info.etag}"',
             "x-amz-metadata-directive": "REPLACE",
         }
         path = self._heads.path(target)
 
-        def write(conditions: dict[str, str]) -> Answer:
+        def write(conditions: dict[str, str]) -> Answer | None:
+            request = Request("copy", "PUT", path, headers={**headers, **conditions}, work_seconds=WORK_SECONDS)
             try:
-                return self._requests.send(Request("copy", "PUT", path, headers={**headers, **conditions}))
+                return self._puts.make(request, new)
             except S3Refusal as refusal:
                 now = self._heads.find_info(info.key) if refusal.is_conflict or refusal.is_missing else info
                 if now is None:
@@ -311,9 +326,23 @@ class S3Store(ObjectStore):
                 self._was_lost = True  # what comes back can be another bucket, or another store
                 raise
             return
-        self._bucket.make_sure()
-        findings = probe(self._measured, self._options.bucket, self._options.prefix)
-        store_id = self._bucket.store_id(create_only=findings.put_create_only)
+        # Once it was there it is not created anew: an empty bucket in its place would pass for all that was stored.
+        self._bucket.make_sure(create=self._options.create_bucket and self._opened is None)
+        if self._unfit is not None and time.monotonic() < self._probe_at:
+            raise StoreUnfit(self._unfit)
+        try:
+            findings = probe(self._measured, self._options.bucket, self._options.prefix)
+            store_id = self._bucket.store_id(create_only=findings.put_create_only)
+            if self._opened is not None and store_id != self._opened.store_id:
+                raise StoreUnfit("its marker is that of another store than before; restart the server if that is meant")
+        except StoreUnfit as error:
+            # It costs requests, and is not likely to be another one in a second.
+            self._unfit = error.lacks
+            self._probe_pause = min(2 * self._probe_pause, _MOST_PROBE_PAUSE_SECONDS)
+            self._probe_at = time.monotonic() + self._probe_pause
+            raise
+        self._unfit = None
+        self._probe_pause = _PROBE_PAUSE_SECONDS
         for name, holds in findings.items():
             self._metrics.set_finding(name, holds=holds)
         self._opened = _Opened(findings, store_id)
@@ -333,7 +362,7 @@ class S3Store(ObjectStore):
             try:
                 if swept := self._bucket.sweep(SWEPT_AGE):
                     _log.info("Forgotten uploads were aborted", extra={"fields": {"uploads": swept}})
-            except (HoldfastError, S3Refusal) as error:
+            except Exception as error:  # noqa: BLE001 (the thread has to live on, whatever the store answers)
                 _log.warning("Forgotten uploads could not be looked for", extra={"fields": {"error": str(error)}})
             self._closing.wait(_SWEEP_SECONDS)
 

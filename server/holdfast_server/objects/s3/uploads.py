@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Self
@@ -11,15 +12,16 @@ from xml.sax.saxutils import escape
 
 from holdfast_server import calls
 from holdfast_server.errors import HoldfastError, InvalidArgument, Reason, Unavailable
-from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
+from holdfast_server.objects.s3.client import WORK_SECONDS, Request, S3Refusal
 from holdfast_server.objects.s3.lists import upload_id
-from holdfast_server.objects.s3.requests import Requests
+from holdfast_server.objects.s3.requests import NotDone, Requests
 
 MOST_PARTS = 10_000
 """S3's limit."""
 
 _log = logging.getLogger(__name__)
 
+_FIRST_BYTES = 8 << 20
 _ABORT_SECONDS = 10.0
 _MIB = 1 << 20
 
@@ -37,7 +39,8 @@ class Parts:
 
     def __init__(self, part_bytes: int) -> None:
         self._part_bytes = part_bytes
-        self._buffers = [bytearray(part_bytes)]
+        # It grows with what comes: who declares a terabyte and sends a byte gets no room for a part of a terabyte.
+        self._buffers = [bytearray(min(part_bytes, _FIRST_BYTES))]
         self._filled = 0
 
     @property
@@ -47,9 +50,16 @@ class Parts:
     def _take(self, data: memoryview) -> memoryview:
         end = self._filled + len(data)
         fits = data[: self._part_bytes - self._filled] if end > self._part_bytes else data
+        self._make_room(self._filled + len(fits))
         self._buffers[0][self._filled : self._filled + len(fits)] = fits
         self._filled += len(fits)
         return data[len(fits) :]
+
+    def _make_room(self, size: int) -> None:
+        buffer = self._buffers[0]
+        if len(buffer) < size:
+            larger = min(max(2 * len(buffer), size), self._part_bytes)
+            buffer.extend(bytes(larger - len(buffer)))
 
     def _begin_next(self) -> None:
         if len(self._buffers) == 1:
@@ -82,7 +92,8 @@ class _Part:
 class Upload:
     """An upload in parts to one key. A context manager: what was not completed is aborted at its end.
 
-    One part at a time is on its way, on a thread of its own, while the next one is filled.
+    One part at a time is on its way, on a thread of its own, while the next one is filled. Nothing is aborted of which
+    it is not known whether it was completed: some stores damage the object then that they are at work at.
     """
 
     def __init__(self, requests: Requests, path: str, headers: dict[str, str]) -> None:
@@ -95,14 +106,14 @@ class Upload:
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._sending: Future[_Part] | None = None
         self._parts: list[_Part] = []
-        self._is_complete = False
+        self._is_kept = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._sender.shutdown(wait=True)
-        if not self._is_complete:
+        if not self._is_kept:
             self._abort()
 
     def send(self, part: memoryview) -> None:
@@ -119,11 +130,8 @@ class Upload:
             raise InvalidArgument(Reason.TOO_LARGE, "size_bytes", message)
         self._sending = self._sender.submit(copy_context().run, self._send, number, part)
 
-    def complete(self, conditions: dict[str, str]) -> Answer:
-        """Make the object of the parts; `conditions` are headers. Raises `S3Refusal` where one does not hold.
-
-        May be called again after a refusal.
-        """
+    def completion(self, conditions: dict[str, str]) -> Request:
+        """Return the request that makes the object of the parts; `conditions` are headers."""
         self._wait()
         rows = "".join(
             f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag></Part>"
@@ -131,13 +139,18 @@ class Upload:
         )
         body = f"<CompleteMultipartUpload>{rows}</CompleteMultipartUpload>".encode()
         headers = {"Content-Type": "application/xml", **conditions}
-        return self._requests.send(
-            Request("complete_upload", "POST", self._path, {"uploadId": self._id}, headers, body)
-        )
+        query = {"uploadId": self._id}
+        return Request("complete_upload", "POST", self._path, query, headers, body, work_seconds=WORK_SECONDS)
 
-    def keep(self) -> None:
-        """Take the upload for complete: the object is there."""
-        self._is_complete = True
+    @contextmanager
+    def completing(self) -> Iterator[None]:
+        """Send the completion within the block: unless that is refused, nothing is aborted from then on."""
+        self._is_kept = True
+        try:
+            yield
+        except (S3Refusal, NotDone):
+            self._is_kept = False
+            raise
 
     def _wait(self) -> None:
         sending, self._sending = self._sending, None
