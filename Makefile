@@ -8,7 +8,7 @@
 #   make lint         formatting and ruff's rules
 #   make types        mypy, strict
 #   make layers       which module may import which
-#   make bench        the benchmark table
+#   make bench        the benchmark tables; builds MinIO first, once
 #   make proto        lint the protos and generate the Python stubs
 #   make proto-check  lint the protos, and see that the generated stubs are up to date
 #   make breaking     see that the protos break no client of the last release
@@ -118,7 +118,7 @@ proto-check: $(PROTO_VENV)/.done
 breaking: $(PROTO_VENV)/.done
 	proto/check-breaking $(PROTO_BIN)
 
-bench: $(VENV)/.done
+bench: $(MINIO) s3-links
 	$(BIN)/python -m benchmarks
 
 clean:

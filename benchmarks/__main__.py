@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import calls, download, lists, machine, memory, upload
+from benchmarks import calls, download, lists, machine, memory, s3, upload
 from benchmarks.measure import report
 from benchmarks.options import Options, quick
 from benchmarks.table import Table, show
 from holdfast_server.rpc.allocator import AllocatorOptions, tune
+from tests.support.s3_servers import MinioServer
 
 _SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "download": download.run,
@@ -23,6 +24,7 @@ _SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "calls": calls.run,
     "lists": lists.run,
     "memory": memory.run,
+    "s3": s3.run,
 }
 _ROUNDS = 15
 _QUICK_ROUNDS = 3
@@ -38,13 +40,16 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := [name for name in given.sections if name not in _SECTIONS]:
         parser.error(f"unknown section {unknown[0]!r}; there are {', '.join(_SECTIONS)}")
+    sections = given.sections or list(_SECTIONS)
+    if "s3" in sections and not MinioServer.built.exists():
+        parser.error(f"the section s3 needs MinIO, which is not there: {MinioServer.how_to_get}")
     # Ended from outside it still ends its servers and removes its files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     tune(AllocatorOptions())  # this process is the client of streams, and should not be what limits them
 
     print(machine.facts(), flush=True)
     begun = time.monotonic()
-    for name in given.sections or _SECTIONS:
+    for name in sections:
         with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=given.dir) as directory:
             make = quick if given.quick else Options
             options = make(given.rounds or (_QUICK_ROUNDS if given.quick else _ROUNDS), Path(directory))

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from enum import Enum, auto
+from functools import cache
+from itertools import cycle
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
-from benchmarks.measure import HasCpu, Run
+from benchmarks.measure import IDLE, HasCpu, Run
 from benchmarks.traffic import Caller, CannedUpload, canned_data
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast_server.rpc.allocator import AllocatorOptions, tune
@@ -20,27 +21,56 @@ _LEAD_SECONDS = 0.05
 """Until a turn begins: for all processes to hear of it."""
 
 _KEYS = 500
-"""Different keys that each caller puts to in turn."""
+"""Different keys that each caller has below its own."""
 
 SMALL_BYTES = 4096
 
+Prepare = Callable[[str], Callable[[], object]]
+"""Is given a caller's own name, and returns what makes one call. To be picklable: it goes to another process."""
 
-class Call(Enum):
-    """A small call."""
+Call = Callable[[str, str, str], Callable[[], object]]
+"""A `Prepare` once it knows the server's address and the key."""
 
-    STAT = auto()
-    """StatBlob of the job's key."""
-    PUT = auto()
-    """PutBlob of 4 KiB under keys below the job's key."""
+
+def stat(address: str, key: str, _name: str) -> Callable[[], object]:
+    """StatBlob of the key; of nothing if that is empty."""
+    request = pb.StatBlobRequest(key=key) if key else pb.StatBlobRequest()
+    stub = caller_of(address).stub
+    return lambda: stub.StatBlob(request)
+
+
+def put(address: str, key: str, name: str, size_bytes: int = SMALL_BYTES) -> Callable[[], object]:
+    """PutBlob under keys of the caller's own below the key, in turn."""
+    upload = CannedUpload(canned_data(size_bytes), 1)
+    caller = caller_of(address)
+    keys = turning_keys(f"{key}/{name}")
+    return lambda: caller.upload(keys(), upload)
+
+
+def get(address: str, key: str, _name: str) -> Callable[[], object]:
+    """GetBlob of a blob of one chunk."""
+    caller = caller_of(address)
+    return lambda: caller.download(key, 1)
+
+
+def turning_keys(prefix: str) -> Callable[[], str]:
+    """Return what gives the next of the keys below a prefix, over and over."""
+    turns = cycle(range(_KEYS))
+    return lambda: f"{prefix}/{next(turns)}"
+
+
+@cache
+def caller_of(address: str) -> Caller:
+    """Return this process's connection to a server; it lasts as long as the process."""
+    return Caller(address)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     """What one process does: `threads` callers make calls from `begin` to `end` on the monotonic clock."""
 
-    address: str
-    call: Call
-    key: str
+    name: str
+    prepare: Prepare
     threads: int
     begin: float
     end: float
@@ -54,19 +84,17 @@ class Callers:
         context = multiprocessing.get_context("spawn")
         self._pools = [ProcessPoolExecutor(1, mp_context=context, initializer=_initialize) for _ in range(_PROCESSES)]
 
-    def run(self, server: "Target", call: Call, key: str, callers: int, seconds: float) -> Run:
-        """Let `callers` call the server for some seconds, and return how many calls were answered."""
+    def run(self, prepare: Prepare, callers: int, seconds: float, server: HasCpu = IDLE, store: HasCpu = IDLE) -> Run:
+        """Let `callers` make calls for some seconds, and return how many were answered; for the rest see `timed`."""
         pools = self._pools[: min(callers, len(self._pools))]
         threads = callers // len(pools)
         begin = time.monotonic() + _LEAD_SECONDS
-        jobs = [
-            _Job(server.address, call, f"{key}/{number}" if call is Call.PUT else key, threads, begin, begin + seconds)
-            for number in range(len(pools))
-        ]
-        before = server.cpu_seconds()
+        jobs = [_Job(str(number), prepare, threads, begin, begin + seconds) for number in range(len(pools))]
+        server_before, store_before = server.cpu_seconds(), store.cpu_seconds()
         results = [pool.submit(_work, job) for pool, job in zip(pools, jobs, strict=True)]
         counts, cpus = zip(*(result.result() for result in results), strict=True)
-        return Run(sum(counts), seconds, server.cpu_seconds() - before, sum(cpus))
+        server_cpu, store_cpu = server.cpu_seconds() - server_before, store.cpu_seconds() - store_before
+        return Run(sum(counts), seconds, server_cpu, sum(cpus), store_cpu)
 
     def __enter__(self) -> Self:
         return self
@@ -78,24 +106,14 @@ class Callers:
             pool.shutdown()
 
 
-class Target(HasCpu, Protocol):
-    """A server to call."""
-
-    address: str
-
-
-_callers: dict[str, Caller] = {}
-
-
 def _initialize() -> None:
     tune(AllocatorOptions())
 
 
 def _work(job: _Job) -> tuple[int, float]:
     """Do a job in this process, and return the number of calls and the CPU seconds."""
-    caller = _callers.setdefault(job.address, Caller(job.address))
     counts = [0] * job.threads
-    calls = [_call(caller, job, f"{job.key}/{number}") for number in range(job.threads)]
+    calls = [job.prepare(f"{job.name}/{number}") for number in range(job.threads)]
 
     def work(number: int) -> None:
         call = calls[number]
@@ -113,12 +131,3 @@ def _work(job: _Job) -> tuple[int, float]:
     for thread in threads:
         thread.join()
     return sum(counts), time.process_time() - before
-
-
-def _call(caller: Caller, job: _Job, prefix: str) -> Callable[[], object]:
-    if job.call is Call.STAT:
-        request = pb.StatBlobRequest(key=job.key) if job.key else pb.StatBlobRequest()
-        return lambda: caller.stub.StatBlob(request)
-    upload = CannedUpload(canned_data(SMALL_BYTES), 1)
-    state = iter(range(1 << 62))
-    return lambda: caller.upload(f"{prefix}/{next(state) % _KEYS}", upload)

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from benchmarks import processes
-from benchmarks.callers import SMALL_BYTES, Call, Callers
+from benchmarks.callers import SMALL_BYTES, Call, Callers, put, stat
 from benchmarks.ceiling import SINK
 from benchmarks.measure import Contender, take_turns
 from benchmarks.options import Options
@@ -28,11 +28,10 @@ def run(options: Options) -> list[Table]:
             with Caller(server.address) as caller:
                 caller.upload(_STAT_KEY, CannedUpload(canned_data(SMALL_BYTES), 1))
 
-        def contenders(call: Call, count: int) -> dict[str, Contender]:
-            ours, theirs = (_STAT_KEY, "") if call is Call.STAT else (_PUT_KEY, SINK)
+        def contenders(call: Call, ours: str, theirs: str, count: int) -> dict[str, Contender]:
             targets = ((_BARE, bare, theirs), (_MEMORY, memory, ours), (_FILES, files, ours))
             return {
-                name: partial(callers.run, server, call, key, count, options.call_seconds)
+                name: partial(callers.run, partial(call, server.address, key), count, options.call_seconds, server)
                 for name, server, key in targets
             }
 
@@ -40,14 +39,14 @@ def run(options: Options) -> list[Table]:
         puts = comparison(f"PutBlob of {SMALL_BYTES // 1024} KiB with crc32c and sha256", CALLS)
         for count, stat_target in _STAT_TARGETS.items():
             title = f"{count} caller{'s' if count > 1 else ''}"
-            series = take_turns(f"StatBlob, {title}", contenders(Call.STAT, count), options.rounds)
+            series = take_turns(f"StatBlob, {title}", contenders(stat, _STAT_KEY, "", count), options.rounds)
             stats.rows.extend(
                 compared(
                     CALLS, f"StatBlob from {name}, {title}", series[name], "empty call", series[_BARE], target=target
                 )
                 for name, target in ((_MEMORY, stat_target), (_FILES, None))
             )
-            series = take_turns(f"small puts, {title}", contenders(Call.PUT, count), options.rounds)
+            series = take_turns(f"small puts, {title}", contenders(put, _PUT_KEY, SINK, count), options.rounds)
             puts.rows.extend(
                 compared(CALLS, f"PutBlob to {name}, {title}", series[name], "bare upload", series[_BARE])
                 for name in (_MEMORY, _FILES)

@@ -90,13 +90,27 @@ def _hash(requests: Iterator[pb.PutBlobRequest]) -> pb.PutBlobRequest:
     return request
 
 
-def _serve() -> None:
+def bare_server() -> grpc.Server:
+    """Return a server without methods."""
     settings = config.load({})
     allocator = settings.allocator
     if allocator.tune:
         tune(AllocatorOptions(allocator.mmap_threshold, allocator.trim_threshold, allocator.top_pad, allocator.arenas))
     options = ServerOptions(window_bytes=settings.rpc.window_bytes)
-    server = grpc.server(ThreadPoolExecutor(_THREADS), options=tuple(channel_options(options).items()))
+    return grpc.server(ThreadPoolExecutor(_THREADS), options=tuple(channel_options(options).items()))
+
+
+def serve(server: grpc.Server) -> None:
+    """Serve on a free port, which standard error names, until standard input ends."""
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(f"Server ready grpc=127.0.0.1:{port} http=", file=sys.stderr, flush=True)
+    sys.stdin.read()
+    server.stop(grace=None).wait()
+
+
+def _main() -> None:
+    server = bare_server()
     ceiling = _Ceiling()
     blob_store_pb2_grpc.add_BlobStoreServicer_to_server(ceiling, server)
     canned_bytes: grpc.RpcMethodHandler[pb.GetBlobRequest, bytes] = grpc.unary_stream_rpc_method_handler(
@@ -105,12 +119,8 @@ def _serve() -> None:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(CANNED_BYTES_SERVICE, {"GetBlob": canned_bytes}),)
     )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    print(f"Server ready grpc=127.0.0.1:{port} http=", file=sys.stderr, flush=True)
-    sys.stdin.read()
-    server.stop(grace=None).wait()
+    serve(server)
 
 
 if __name__ == "__main__":
-    _serve()
+    _main()

@@ -14,12 +14,16 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One turn: how much was done (bytes or calls), in how many seconds, at which CPU seconds on either side."""
+    """One turn: how much was done (bytes or calls), in how many seconds, at which CPU seconds on either side.
+
+    `store_cpu`: those of the store behind the server, where there is one.
+    """
 
     amount: int
     seconds: float
     server_cpu: float
     client_cpu: float
+    store_cpu: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -47,15 +51,27 @@ class HasCpu(Protocol):
         """Return the CPU seconds that it has used so far."""
 
 
-def timed(amount: int, work: Callable[[], object], server: HasCpu | None = None) -> Run:
-    """Run `work` in this process against `server`, and return what it took. Without a server: only this process."""
-    server_before = server.cpu_seconds() if server else 0.0
+class Idle:
+    """The process that is not there: takes no CPU time."""
+
+    def cpu_seconds(self) -> float:
+        """Return 0."""
+        return 0.0
+
+
+IDLE = Idle()
+
+
+def timed(amount: int, work: Callable[[], object], server: HasCpu = IDLE, store: HasCpu = IDLE) -> Run:
+    """Run `work` in this process against `server` with the `store` behind it, and return what it took."""
+    server_before, store_before = server.cpu_seconds(), store.cpu_seconds()
     client_before = time.process_time()
     begun = time.perf_counter()
     work()
     seconds = time.perf_counter() - begun
     client_cpu = time.process_time() - client_before
-    return Run(amount, seconds, server.cpu_seconds() - server_before if server else 0.0, client_cpu)
+    server_cpu, store_cpu = server.cpu_seconds() - server_before, store.cpu_seconds() - store_before
+    return Run(amount, seconds, server_cpu, client_cpu, store_cpu)
 
 
 def take_turns(title: str, contenders: Mapping[str, Contender], rounds: int) -> dict[str, Series]:
@@ -91,9 +107,18 @@ def ratio(ours: Series, ceiling: Series) -> Spread:
 
 def cpu_per_amount(series: Series) -> tuple[float, float]:
     """Return the CPU seconds of the server for a byte or call, and those of both sides."""
+    server, _, client = cpu_by_process(series)
+    return server, server + client
+
+
+def cpu_by_process(series: Series) -> tuple[float, float, float]:
+    """Return the CPU seconds of server, store and client for a byte or call."""
     amount = sum(run.amount for run in series)
-    server = sum(run.server_cpu for run in series)
-    return server / amount, (server + sum(run.client_cpu for run in series)) / amount
+    return (
+        sum(run.server_cpu for run in series) / amount,
+        sum(run.store_cpu for run in series) / amount,
+        sum(run.client_cpu for run in series) / amount,
+    )
 
 
 def report(progress: str) -> None:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,13 +22,26 @@ _PASSED_ON = ("HOLDFAST_ALLOCATOR__", "HOLDFAST_RPC__")
 _REPOSITORY = Path(__file__).parents[1]
 
 
+class Cpu:
+    """The CPU time of a process."""
+
+    def __init__(self, pid: int) -> None:
+        # What clock_getcpuclockid(3) of Linux returns, from the kernel's posix-timers.h: CPUCLOCK_SCHED, per process.
+        # It tells nanoseconds where /proc counts ticks of 10 ms.
+        self._clock = (~pid << 3) | 2
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds, of user and system, that it has used so far."""
+        return time.clock_gettime(self._clock)
+
+
 class ServerProcess:
-    """A server as a process. It logs to `log`, a file, as one under a supervisor does.
+    """A server as a process. It logs to `log`, a file, as one under a supervisor does; `settings` are variables.
 
     Raises `RuntimeError` with the log if it does not become ready.
     """
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(self, command: list[str], log: Path, settings: Mapping[str, str] | None = None) -> None:
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -37,12 +51,12 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=_REPOSITORY,
-                env=environment,
+                env=environment | dict(settings or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
             )
-        self._cpu_clock = _cpu_clock(self._process.pid)
+        self._cpu = Cpu(self._process.pid)
         self._memory = psutil.Process(self._process.pid)
         try:
             self.address = self._wait_until_ready(log)
@@ -52,7 +66,7 @@ class ServerProcess:
 
     def cpu_seconds(self) -> float:
         """Return the CPU seconds, of user and system, that it has used so far."""
-        return time.clock_gettime(self._cpu_clock)
+        return self._cpu.cpu_seconds()
 
     def resident_bytes(self) -> int:
         """Return how much of it is in memory now."""
@@ -102,13 +116,16 @@ def filesystem_server(directory: Path, data: Path | None = None) -> ServerProces
     return ServerProcess([*_holdfast(), "--data-dir", str(data)], directory / f"{data.name}.log")
 
 
+def s3_server(directory: Path, settings: Mapping[str, str]) -> ServerProcess:
+    """Start our server on the bucket that the settings name; its log and its spool are in `directory`."""
+    spool = {"HOLDFAST_SPOOL_DIR": str(directory / "spool")}
+    return ServerProcess(_holdfast(), directory / "s3.log", {**settings, **spool})
+
+
+def relay(directory: Path, settings: Mapping[str, str]) -> ServerProcess:
+    """Start the server that hands on what is in the bucket that the settings name; its log is in `directory`."""
+    return ServerProcess(["benchmarks.s3.relay"], directory / "relay.log", settings)
+
+
 def _holdfast() -> list[str]:
     return ["holdfast_server", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-
-
-def _cpu_clock(pid: int) -> int:
-    """Return the clock of a process's CPU time, in nanoseconds where /proc counts ticks of 10 ms.
-
-    What clock_getcpuclockid(3) of Linux returns, from the kernel's posix-timers.h: CPUCLOCK_SCHED, per process.
-    """
-    return (~pid << 3) | 2

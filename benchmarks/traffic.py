@@ -26,21 +26,26 @@ def canned_chunk(data: bytes) -> DataChunk:
 
 
 class CannedUpload:
-    """An upload of `chunks` times the same chunk, its size and sha256 declared in the trailer."""
+    """An upload of `chunks` times the same chunk, its size and sha256 declared in the trailer.
 
-    def __init__(self, data: bytes, chunks: int) -> None:
+    `foretold`: the sha256 is in the header, too.
+    """
+
+    def __init__(self, data: bytes, chunks: int, *, foretold: bool = False) -> None:
         digest = hashlib.sha256()
         for _ in range(chunks):
             digest.update(data)
         self.size_bytes = len(data) * chunks
-        self._chunks = chunks
+        self.chunks = chunks
         self._chunk = pb.PutBlobRequest(chunk=canned_chunk(data))
-        self._trailer = pb.PutBlobRequest(trailer=UploadTrailer(size_bytes=self.size_bytes, sha256=digest.digest()))
+        self.sha256 = digest.digest()
+        self._foretold = self.sha256 if foretold else b""
+        self._trailer = pb.PutBlobRequest(trailer=UploadTrailer(size_bytes=self.size_bytes, sha256=self.sha256))
 
     def messages(self, key: str) -> Iterator[pb.PutBlobRequest]:
         """Yield the messages of an upload to `key`."""
-        yield pb.PutBlobRequest(header=pb.PutBlobHeader(key=key))
-        for _ in range(self._chunks):
+        yield pb.PutBlobRequest(header=pb.PutBlobHeader(key=key, sha256=self._foretold))
+        for _ in range(self.chunks):
             yield self._chunk
         yield self._trailer
 
