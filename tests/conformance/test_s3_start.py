@@ -17,7 +17,7 @@ from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.marker import NAME as MARKER
 from holdfast_server.objects.ranges import Suffix
 from holdfast_server.objects.s3.bucket import Bucket
-from holdfast_server.objects.s3.client import Request
+from holdfast_server.objects.s3.messages import Request
 from holdfast_server.objects.s3.probe import StoreUnfit
 from tests.support.s3_probes import FINDINGS, MODES, Bench, why_not_ready, workbenches
 from tests.support.s3_servers import MotoServer, RcloneServer, S3Server

@@ -56,7 +56,7 @@ def gets(request: Seen) -> bool:
 
 def fetched(faulty: FaultyStore, since: int) -> tuple[int, int]:
     """Return how many requests there were, and how many bytes came back."""
-    requests = faulty.proxy.requests[since:]
+    requests = faulty.requests[since:]
     return len(requests), sum(request.answer_bytes for request in requests)
 
 
@@ -64,7 +64,7 @@ def fetched(faulty: FaultyStore, since: int) -> tuple[int, int]:
 @with_each_layout
 def test_a_download_that_breaks_off_goes_on_where_it_was(on_minio: FaultyStore, data: bytes, break_off: Fault) -> None:
     lay_down(on_minio, data)
-    before = len(on_minio.proxy.requests)
+    before = len(on_minio.requests)
     on_minio.proxy.fail(break_off, when=gets)
     assert read(on_minio.store, KEY) == data
     requests, size_bytes = fetched(on_minio, before)
@@ -84,7 +84,7 @@ def test_a_download_that_breaks_off_again_and_again_goes_on(on_minio: FaultyStor
 @with_each_layout
 def test_a_range_that_breaks_off_goes_on_within_it(on_minio: FaultyStore, data: bytes) -> None:
     lay_down(on_minio, data)
-    before = len(on_minio.proxy.requests)
+    before = len(on_minio.requests)
     on_minio.proxy.fail(ResetAfter(MIB + 100), when=gets)
     assert read(on_minio.store, KEY, ByteRange(MIB + 5, 2 * MIB)) == data[MIB + 5 :][: 2 * MIB]
     requests, size_bytes = fetched(on_minio, before)
@@ -130,7 +130,7 @@ def test_what_was_replaced_meanwhile_is_not_mixed(
 @with_each_layout
 def test_a_byte_that_was_altered_on_its_way_is_asked_for_again(on_minio: FaultyStore, data: bytes, offset: int) -> None:
     lay_down(on_minio, data)
-    before = len(on_minio.proxy.requests)
+    before = len(on_minio.requests)
     on_minio.proxy.fail(Alter(offset), when=gets)
     assert read(on_minio.store, KEY) == data
     assert fetched(on_minio, before)[0] == 2
@@ -152,7 +152,7 @@ def test_bytes_that_are_altered_each_time_are_not_served(on_minio: FaultyStore, 
 def test_a_reader_that_is_closed_early_lets_go(on_minio: FaultyStore, data: bytes) -> None:
     lay_down(on_minio, data)
     on_minio.proxy.fail(Throttle(4 * MIB), when=gets)
-    before = len(on_minio.proxy.requests)
+    before = len(on_minio.requests)
     with on_minio.store.get(KEY) as reader:
         assert next(iter(reader)).data == data[:MIB]
     on_minio.check_settled()

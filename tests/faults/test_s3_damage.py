@@ -1,5 +1,6 @@
 """Objects in the bucket that are not as they were written: damage is told as damage, and no wrong byte is served."""
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from minio import Minio
 
 from holdfast_server.errors import IntegrityFailed
 from holdfast_server.objects.base import Entry, ListQuery, ObjectStore
-from holdfast_server.objects.body import Body
+from holdfast_server.objects.body import Body, Chunk, Declared
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, Overwrite
 from holdfast_server.objects.info import Attributes
 from holdfast_server.objects.ranges import ByteRange, Suffix
@@ -128,10 +129,21 @@ LENGTHS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+BODIES: dict[str, Callable[[], Body]] = {
+    "plain": lambda: Body.of(PLAIN),
+    "framed": lambda: Body.of(FRAMED),
+    "framed, of unknown size": lambda: Body(
+        [Chunk(FRAMED), Declared()], Declared(sha256=hashlib.sha256(FRAMED).digest())
+    ),
+}
+
+
 @pytest.mark.parametrize("change", LENGTHS.values(), ids=LENGTHS)
-@pytest.mark.parametrize("data", [PLAIN, FRAMED], ids=["plain", "framed"])
-def test_another_length(store: ObjectStore, back_door: BackDoor, data: bytes, change: Callable[[bytes], bytes]) -> None:
-    store.put(KEY, Body.of(data))
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_another_length(
+    store: ObjectStore, back_door: BackDoor, body: Callable[[], Body], change: Callable[[bytes], bytes]
+) -> None:
+    store.put(KEY, body())
     stored = back_door.take()
     back_door.lay(replace(stored, data=change(stored.data)))
     with pytest.raises(IntegrityFailed):

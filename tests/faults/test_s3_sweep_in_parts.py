@@ -1,13 +1,18 @@
 """The same for objects that go in parts and are read by pieces. No upload is left that could have been aborted."""
 
+import gc
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from holdfast_server.errors import Unavailable
+from holdfast_server.objects.body import Body
 from tests.support.disk_operations import KEY, Operation, content
-from tests.support.fault_proxy import Alter, AlterUpload, Fault, ResetUpload, Truncate
-from tests.support.s3_faults import FaultyStore
-from tests.support.s3_operations import LARGE_PUTS, LARGE_READS, SMALL
+from tests.support.fault_proxy import FOREVER, Alter, AlterUpload, Fault, ResetUpload, Truncate
+from tests.support.s3_faults import FaultyStore, is_callers
+from tests.support.s3_operations import LARGE, LARGE_PUTS, LARGE_READS, SMALL
 from tests.support.s3_servers import MinioServer
 from tests.support.s3_sweep import PASSING, STAYING, check_that_it_is_told, check_that_it_passes
 from tests.support.samples import MIB
@@ -62,3 +67,27 @@ OF_READS: dict[str, Fault] = {
 @pytest.mark.parametrize("operation", LARGE_READS.values(), ids=LARGE_READS)
 def test_a_read_that_breaks_off_once_is_whole(faulty: FaultyStore, operation: Operation, fault: Fault) -> None:
     check_that_it_passes(faulty, operation, fault)
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """Nothing is collected: what goes away does so by itself."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_an_upload_that_fails_lets_go_of_all_that_it_held(faulty: FaultyStore, fault: Fault) -> None:
+    for nth in range(1, 5):
+        faulty.rest()
+        faulty.proxy.fail(fault, when=is_callers, nth=nth, times=FOREVER)
+        body = Body.of(LARGE)
+        held = weakref.ref(body)
+        with suppress(Unavailable):
+            faulty.store.put(KEY, body)
+        del body
+        assert held() is None, nth
+    faulty.rest()

@@ -54,7 +54,7 @@ def test_an_upload_that_may_be_at_work_is_not_aborted(faulty: FaultyStore, fault
     faulty.proxy.fail(fault, when=completes, times=FOREVER)
     with pytest.raises(Unavailable):
         faulty.store.put(KEY, Body.of(LARGE))
-    assert not any(aborts(request) for request in faulty.proxy.requests)
+    assert not any(aborts(request) for request in faulty.requests)
 
 
 def test_an_upload_that_was_refused_is_aborted(faulty: FaultyStore) -> None:
@@ -66,7 +66,7 @@ def test_an_upload_that_was_refused_is_aborted(faulty: FaultyStore) -> None:
     meanwhile(faulty, lambda request: "partNumber" in request.query, replace)
     with pytest.raises(PreconditionFailed):
         faulty.store.put(KEY, Body.of(LARGE), condition=IfMatch(there.etag))
-    assert any(aborts(request) for request in faulty.proxy.requests)
+    assert any(aborts(request) for request in faulty.requests)
     assert content(faulty.direct, KEY) == b"newer"
 
 
@@ -83,7 +83,7 @@ def test_a_put_whose_answer_was_lost_is_not_made_again(faulty: FaultyStore) -> N
     lost = faulty.proxy.fail(LoseAnswer(), when=lambda request: request.method == "PUT")
     info = faulty.store.put(KEY, Body.of(b"once"))
     assert lost.met == 1
-    assert [request.method for request in faulty.proxy.requests if request.path.endswith(KEY.text)].count("PUT") == 1
+    assert [request.method for request in faulty.requests if request.path.endswith(KEY.text)].count("PUT") == 1
     assert faulty.direct.stat(KEY).etag == info.etag
 
 

@@ -108,8 +108,10 @@ def test_an_upload_in_parts_that_something_else_answers(faulty: FaultyStore, whe
     operation.prepare(faulty.direct)
     faulty.rest()
     faulty.proxy.fail(answer, when=when, times=FOREVER)
+    before = len(faulty.requests)
     # What may be at work is not aborted: some stores damage the object then.
     check_refused(faulty, operation, may_leave=when is completes)
+    assert any(completes(request) for request in faulty.requests[before:]) == (when is completes)
 
 
 @pytest.mark.parametrize("answer", NO_ANSWERS.values(), ids=NO_ANSWERS)
@@ -125,6 +127,7 @@ def test_a_write_that_something_else_answers(faulty: FaultyStore, name: str, ans
 NO_LISTS: dict[str, Fault] = {
     **NO_ANSWERS,
     "an error": Answer(200, "InternalError"),
+    "a document that ends like a list": Say(b"<Other><IsTruncated>false</IsTruncated></Other>"),
     "an end that is none": Reword(b"<IsTruncated>false", b"<IsTruncated>felse"),
     "a size that is none": Reword(b"<Size>2000", b"<Size>2k00"),
     "a time that is none": Reword(b"<LastModified>2", b"<LastModified>x"),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from holdfast_server.errors import HoldfastError, Reason, Unavailable
-from holdfast_server.objects.s3.client import Request, S3Client, S3Refusal
+from holdfast_server.objects.s3.client import S3Client
+from holdfast_server.objects.s3.messages import Request, S3Refusal
 from holdfast_server.objects.s3.options import S3Options
 
 SECRET = "hunter2-secret"

@@ -53,6 +53,11 @@ class FaultyStore:
         self.store._breaker.succeeded()
         self.store._requests._retrying._budget = _Budget()
 
+    @property
+    def requests(self) -> list[Seen]:
+        """The requests that came by: the very list, for a copy of thousands takes longer than most operations."""
+        return self.proxy._plan._requests
+
     def uploads(self, key: str) -> int:
         """Return how many uploads in parts were begun under a key, and neither completed nor aborted."""
         return uploads(self.server, self.bucket, key)

@@ -54,7 +54,7 @@ def failures_of(faulty: FaultyStore, operation: Operation, fault: Fault, times: 
     for nth in count(1):
         operation.prepare(faulty.direct)
         faulty.rest()
-        before = len(faulty.proxy.requests)
+        before = len(faulty.requests)
         injection = faulty.proxy.fail(fault, when=is_callers, nth=nth, times=times)
         failure: Reason | None = None
         try:
@@ -68,7 +68,7 @@ def failures_of(faulty: FaultyStore, operation: Operation, fault: Fault, times: 
         faulty.proxy.heal()
         found = content(faulty.direct, KEY)
         assert found == operation.after or (failure and found == operation.before)
-        made = faulty.proxy.requests[before:]
+        made = faulty.requests[before:]
         if any(is_creation(request) for request in made):
             left += uploads_that_may_be_left(made)
             assert faulty.uploads(KEY.text) == left

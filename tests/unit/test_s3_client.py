@@ -11,7 +11,8 @@ from minio import Minio
 
 from holdfast_server.errors import BackendRefused, InvalidArgument, Reason, StorageFull
 from holdfast_server.objects.breaker import AnsweredFailure
-from holdfast_server.objects.s3.client import Request, S3Client, S3Refusal, Throttled
+from holdfast_server.objects.s3.client import S3Client
+from holdfast_server.objects.s3.messages import Request, S3Refusal, Throttled
 from tests.support.fault_proxy import (
     FOREVER,
     Answer,

@@ -12,7 +12,8 @@ import pytest
 
 from holdfast_server import calls
 from holdfast_server.errors import Cancelled, DeadlineExceeded
-from holdfast_server.objects.s3.client import Request, S3Client
+from holdfast_server.objects.s3.client import S3Client
+from holdfast_server.objects.s3.messages import Request
 from tests.support.fault_proxy import Fault, FaultProxy, Hang, HangAfter, Throttle
 from tests.support.fault_proxy.exchange import Exchange
 from tests.support.http_upstream import HttpUpstream

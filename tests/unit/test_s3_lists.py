@@ -8,8 +8,8 @@ import pytest
 
 from holdfast_server.errors import Unavailable
 from holdfast_server.objects.base import ListQuery
-from holdfast_server.objects.s3.client import Answer, Request
 from holdfast_server.objects.s3.lists import listed
+from holdfast_server.objects.s3.messages import Answer, Request
 from holdfast_server.objects.s3.requests import Requests
 
 

@@ -1,8 +1,8 @@
 """The S3 backend: `S3Store`, and what it has to know: `S3Options`.
 
 An operation goes through `store` (what is meant), `puts`, `reader`, `lists` and `heads` (how), and its requests through
-`requests` (measured, gated, tried again) and `client` (signed and sent). `layout` is how objects lie in the bucket;
-`bucket` and `probe` find out about it.
+`requests` (measured, gated, tried again) and `client` (signed and sent; `messages` is what it is told and tells).
+`layout` is how objects lie in the bucket; `bucket` and `probe` find out about it.
 """
 
 from holdfast_server.objects.s3.options import S3Options

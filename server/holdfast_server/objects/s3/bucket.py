@@ -7,8 +7,8 @@ from functools import partial
 from holdfast_server.errors import BackendRefused, Reason
 from holdfast_server.objects.marker import NAME, MarkerError, new_marker, store_id_in
 from holdfast_server.objects.s3 import layout
-from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
 from holdfast_server.objects.s3.lists import children, parse, parse_time, text
+from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal
 from holdfast_server.objects.s3.options import S3Options
 from holdfast_server.objects.s3.probe import StoreUnfit
 from holdfast_server.objects.s3.requests import MeasuredClient

@@ -5,16 +5,14 @@ methods have no conditional put, and take unknown headers for metadata. What com
 throws away what it does not expect. The contract tests hold this against real servers.
 """
 
-import re
 import ssl
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Self, cast
-from urllib.parse import quote
 
 import certifi
 import urllib3
@@ -23,24 +21,13 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from urllib3.response import BaseHTTPResponse
 
 from holdfast_server import calls
-from holdfast_server.errors import (
-    BackendRefused,
-    DeadlineExceeded,
-    HoldfastError,
-    InvalidArgument,
-    Reason,
-    StorageFull,
-    Unavailable,
-)
-from holdfast_server.objects.breaker import AnsweredFailure
+from holdfast_server.errors import DeadlineExceeded, HoldfastError, Reason, Unavailable
 from holdfast_server.objects.retrying import SilentBackend
+from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal, error_code, error_of
 from holdfast_server.objects.s3.options import S3Options
 
 _SEND_BYTES = 256 << 10
 """A body goes out in steps of this size: `sendall` has one time-out for all that it is given."""
-
-WORK_SECONDS = 600.0
-"""How long a store may be at work at a copy, or at making one object of its parts: it answers bit by bit meanwhile."""
 
 _MOST_ERROR_BYTES = 64 << 10
 _MOST_ANSWER_BYTES = 16 << 20
@@ -52,118 +39,12 @@ _LEAST_SECONDS = 0.01
 _SILENT_SECONDS = 1.0
 """A store that says nothing for so long is looked at, also where a caller's deadline comes before the time-out."""
 
-
 _FOUND = (200, 204, 206)
-_REFUSED = (401, 403)
-_NOT_FOUND = 404
-_MISSING_CODES = ("NoSuchKey", "NoSuchUpload")
-_AMBIGUOUS = (400, _NOT_FOUND)
+_AMBIGUOUS = (400, 404)
 """What AWS answers to a HEAD for keys that have expired, too; and for a bucket that is missing as for an object."""
-
-_CONFLICTS = (409, 412)
-_RANGE_NOT_SATISFIABLE = 416
-_CONFLICT_CODES = ("PreconditionFailed", "ConditionalRequestConflict")
-_REDIRECTS = (301, 302, 303, 307, 308)
-_TOO_MANY = 429
-_SERVER_ERROR = 500
-_NOT_IMPLEMENTED = 501
-_INSUFFICIENT_STORAGE = 507
-
-_TRY_AGAIN_CODES = frozenset(
-    {
-        "BadDigest",
-        "IncompleteBody",
-        "InternalError",
-        "OperationAborted",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "XAmzContentSHA256Mismatch",
-    }
-)
-"""What a 4xx can say of a request that was right: it came too slowly, too often, or altered."""
-
-_THROTTLED_CODES = frozenset(
-    {"RequestLimitExceeded", "SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "TooManyRequests"}
-)
-
-_AUTH_CODES = frozenset(
-    {
-        "AuthorizationHeaderMalformed",
-        "AuthorizationQueryParametersError",
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-    }
-)
-_KEY_CODES = frozenset(
-    {"InvalidObjectName", "InvalidURI", "KeyTooLongError", "XMinioInvalidObjectName", "XMinioInvalidResourceName"}
-)
-_FULL_CODES = frozenset({"InsufficientStorage", "XMinioStorageFull"})
-_QUOTA_CODES = frozenset({"QuotaExceeded", "XMinioAdminBucketQuotaExceeded"})
 
 _MINIO_CODE = "x-minio-error-code"
 """Where MinIO says it of a HEAD."""
-
-_ERROR_CODE = re.compile(rb"<Code>\s*([A-Za-z0-9.]{1,64})\s*</Code>")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request. `name` is what metrics call it; `key` is the whole one, the prefix included (empty: the bucket).
-
-    `timeout_seconds` bounds connecting and each wait for bytes, where it is shorter than what the options say.
-    `work_seconds` is how long the whole answer may take to come, for requests that the store answers bit by bit while
-    it is at work; None: as long as one wait.
-    """
-
-    name: str
-    method: str
-    key: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | memoryview = b""
-    timeout_seconds: float | None = None
-    work_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that was no error: its status, its headers by lower-case name, and its body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
-
-
-class S3Refusal(Exception):
-    """An answer that says no, and means something to whoever asked: status, S3's code (or empty), and headers."""
-
-    def __init__(self, status: int, code: str, headers: Mapping[str, str]) -> None:
-        super().__init__(f"{status} {code}")
-        self.status = status
-        self.code = code
-        self.headers = headers
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether there is nothing under the key, or no such upload."""
-        return self.status == _NOT_FOUND or self.code in _MISSING_CODES
-
-    @property
-    def is_conflict(self) -> bool:
-        """Whether a condition did not hold, or another write of the same key got in between."""
-        return self.status in _CONFLICTS or self.code in _CONFLICT_CODES
-
-    @property
-    def is_out_of_range(self) -> bool:
-        """Whether the object has none of the bytes asked for."""
-        return self.status == _RANGE_NOT_SATISFIABLE
-
-
-class Throttled(AnsweredFailure):
-    """The store is there, and wants to be asked less often: some let a key be written once a second."""
 
 
 class Download:
@@ -215,11 +96,6 @@ class Download:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def copy_source(bucket: str, path: str) -> dict[str, str]:
-    """Return the header that names what to copy."""
-    return {"x-amz-copy-source": quote(f"/{bucket}/{path}")}
 
 
 class S3Client:
@@ -317,45 +193,8 @@ class S3Client:
     def _refusal(self, request: Request, answered: "_Answered") -> HoldfastError | S3Refusal:
         """Return what to raise: where it has a name when it is raised, it holds its frame, and that holds it."""
         status, code = answered.status, answered.code
-        return self._error(request, status, code) or S3Refusal(status, code, answered.headers)
-
-    def _error(self, request: Request, status: int, code: str) -> HoldfastError | None:
-        """Return what an answer means whatever was asked for; None: it depends on that."""
-        said = code or f"HTTP {status}"
-        if code == "NoSuchBucket":
-            message = f"the bucket {self._options.bucket!r} does not exist"
-            return BackendRefused(Reason.BUCKET_MISSING, message, bucket=self._options.bucket)
-        if code in _KEY_CODES:
-            field = "key" if request.key else "prefix"
-            return InvalidArgument(Reason.INVALID_KEY, field, f"this S3 store takes no such {field}: {said}")
-        if code == "EntityTooLarge":
-            return InvalidArgument(Reason.TOO_LARGE, "size_bytes", f"this S3 store takes no object so large: {said}")
-        return _trouble(status, code, said) or _misconfiguration(status, code, said)
-
-
-def _trouble(status: int, code: str, said: str) -> HoldfastError | None:
-    """Return what is wrong with the store, if anything is."""
-    if code in _FULL_CODES or status == _INSUFFICIENT_STORAGE:
-        return StorageFull(f"the S3 store is full: {said}")
-    if code in _QUOTA_CODES:
-        return StorageFull(f"a quota of the S3 store is used up: {said}", Reason.QUOTA_EXCEEDED)
-    if code in _THROTTLED_CODES or status == _TOO_MANY:
-        return Throttled(Reason.BACKEND_UNAVAILABLE, f"the S3 store has too much to do: {said}")
-    if code in _TRY_AGAIN_CODES or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED):
-        return AnsweredFailure(Reason.BACKEND_UNAVAILABLE, f"the S3 store failed: {said}")
-    if status == _NOT_FOUND and not code:  # a proxy's word, say: who takes it for the store's loses objects
-        return Unavailable(Reason.BACKEND_UNAVAILABLE, f"what answers for the S3 store is none: {said}")
-    return None
-
-
-def _misconfiguration(status: int, code: str, said: str) -> HoldfastError | None:
-    """Return what is wrong with how the store is asked, if anything is."""
-    if code in _AUTH_CODES or status in _REFUSED:
-        return BackendRefused(Reason.BACKEND_AUTH, f"the S3 store refuses the credentials: {said}")
-    if status in _REDIRECTS:
-        message = f"the S3 store answers with a redirect ({said}): endpoint or region are not those of the bucket"
-        return BackendRefused(Reason.BACKEND_AUTH, message)
-    return None
+        error = error_of(request, self._options.bucket, status, code)
+        return error or S3Refusal(status, code, answered.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,12 +278,6 @@ class _Pool(urllib3.PoolManager):
         with Download(response, timeout.read) as download:
             text = download.read(_MOST_ERROR_BYTES)
         raise _Answered(response.status, error_code(text) or headers.get(_MINIO_CODE, ""), headers)
-
-
-def error_code(body: bytes) -> str:
-    """Return the code of an S3 error document; empty if the body is none."""
-    found = _ERROR_CODE.search(body) if b"<Error>" in body else None
-    return found[1].decode() if found else ""
 
 
 def _steps(body: memoryview) -> Iterator[memoryview]:

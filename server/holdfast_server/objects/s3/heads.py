@@ -8,7 +8,7 @@ from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch
 from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.s3 import layout
-from holdfast_server.objects.s3.client import Request, S3Refusal
+from holdfast_server.objects.s3.messages import Request, S3Refusal
 from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 
 _ETAG = re.compile(r"[A-Za-z0-9+/=_.:-]{1,200}\Z")

@@ -13,7 +13,7 @@ from holdfast_server.objects.base import CommonPrefix, Entry, EntryRecord, ListQ
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.listing import Roller, first_position
 from holdfast_server.objects.s3 import layout
-from holdfast_server.objects.s3.client import Request
+from holdfast_server.objects.s3.messages import Request
 from holdfast_server.objects.s3.requests import Requests
 
 PAGE_ITEMS = 1000

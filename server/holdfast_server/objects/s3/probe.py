@@ -17,9 +17,9 @@ from holdfast_server import calls
 from holdfast_server.errors import HoldfastError, Reason, Unavailable
 from holdfast_server.objects.base import ConditionMode, ConditionModes
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, Overwrite
-from holdfast_server.objects.s3.client import Answer, S3Refusal, Throttled, copy_source
 from holdfast_server.objects.s3.layout import etag_of
 from holdfast_server.objects.s3.lists import children, parse, text, upload_id
+from holdfast_server.objects.s3.messages import Answer, S3Refusal, Throttled, copy_source
 from holdfast_server.objects.s3.requests import MeasuredClient
 
 WRITERS = 3

@@ -26,9 +26,9 @@ from holdfast_server.objects.conditions import Condition, IfMatch, Overwrite
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.s3 import layout
-from holdfast_server.objects.s3.client import Answer, Request, S3Refusal
 from holdfast_server.objects.s3.heads import Heads, condition_headers
 from holdfast_server.objects.s3.lists import parse, text
+from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal
 from holdfast_server.objects.s3.probe import Findings
 from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 from holdfast_server.objects.s3.uploads import Parts, Upload, part_size

@@ -10,7 +10,8 @@ from holdfast_server.objects.body import PIECE_BYTES, Chunk
 from holdfast_server.objects.ranges import Extent
 from holdfast_server.objects.reading import pieces_touched, verified_chunks
 from holdfast_server.objects.s3 import layout
-from holdfast_server.objects.s3.client import Download, Request, S3Refusal
+from holdfast_server.objects.s3.client import Download
+from holdfast_server.objects.s3.messages import Request, S3Refusal
 from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 
 _SKIP_BYTES = 1 << 20

@@ -7,7 +7,8 @@ from typing import TypeVar
 from holdfast_server.errors import BackendRefused, Reason, Unavailable
 from holdfast_server.objects.remote_metrics import BackendMetrics, Outcome
 from holdfast_server.objects.retrying import Retrying
-from holdfast_server.objects.s3.client import Answer, Download, Request, S3Client, S3Refusal
+from holdfast_server.objects.s3.client import Download, S3Client
+from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal
 
 T = TypeVar("T")
 

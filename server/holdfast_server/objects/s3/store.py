@@ -43,9 +43,10 @@ from holdfast_server.objects.remote_metrics import BackendMetrics
 from holdfast_server.objects.retrying import DEFAULT_POLICY, Retrying, RetryPolicy
 from holdfast_server.objects.s3 import layout
 from holdfast_server.objects.s3.bucket import Bucket
-from holdfast_server.objects.s3.client import WORK_SECONDS, Answer, Download, Request, S3Client, S3Refusal, copy_source
+from holdfast_server.objects.s3.client import Download, S3Client
 from holdfast_server.objects.s3.heads import Heads, condition_headers
 from holdfast_server.objects.s3.lists import listed
+from holdfast_server.objects.s3.messages import WORK_SECONDS, Answer, Request, S3Refusal, copy_source
 from holdfast_server.objects.s3.options import S3Options
 from holdfast_server.objects.s3.probe import UNKNOWN_MODES, Findings, StoreUnfit, probe
 from holdfast_server.objects.s3.puts import New, Puts

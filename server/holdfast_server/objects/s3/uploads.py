@@ -12,8 +12,8 @@ from xml.sax.saxutils import escape
 
 from holdfast_server import calls
 from holdfast_server.errors import HoldfastError, InvalidArgument, Reason, Unavailable
-from holdfast_server.objects.s3.client import WORK_SECONDS, Request, S3Refusal
 from holdfast_server.objects.s3.lists import upload_id
+from holdfast_server.objects.s3.messages import WORK_SECONDS, Request, S3Refusal
 from holdfast_server.objects.s3.requests import NotDone, Requests
 
 MOST_PARTS = 10_000
