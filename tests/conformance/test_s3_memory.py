@@ -22,7 +22,7 @@ from tests.support.server_process import ServerProcess
 
 STREAMS = 4
 PART_BYTES = 16 * MIB
-STREAM_MIB = 112
+STREAM_MIB = 96
 OTHER_BYTES = 14 * MIB
 """What a stream takes beside parts: messages on their way, what waits for its hash, and the pieces it began with."""
 

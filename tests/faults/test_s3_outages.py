@@ -77,24 +77,17 @@ def check_back(process: FaultyProcess) -> None:
     assert get(process.stub, "k") == b"data"
 
 
-@pytest.mark.parametrize("spoil", [away, silent])
-def test_a_server_starts_without_its_store_and_waits_for_it(
-    moto: MotoServer, spoil: Callable[[FaultProxy], None]
+@pytest.mark.parametrize(("at_start", "later"), [(away, silent), (silent, away)])
+def test_a_server_waits_for_its_store_and_goes_on_when_it_is_there(
+    moto: MotoServer, at_start: Callable[[FaultProxy], None], later: Callable[[FaultProxy], None]
 ) -> None:
-    with FaultyProcess(moto, spoil=spoil, ready=WAITING) as process:
+    with FaultyProcess(moto, spoil=at_start, ready=WAITING, read_timeout_seconds=READ_SECONDS) as process:
         check_not_ready(process)
         back(process.proxy)
         check_back(process)
         assert process.server.wait_for_log("Server ready")
 
-
-@pytest.mark.parametrize("spoil", [away, silent])
-def test_a_server_whose_store_goes_away_says_so_and_comes_back(
-    moto: MotoServer, spoil: Callable[[FaultProxy], None]
-) -> None:
-    with FaultyProcess(moto, read_timeout_seconds=READ_SECONDS) as process:
-        put(process.stub, "k", b"data")
-        spoil(process.proxy)
+        later(process.proxy)
         for refusal, seconds in refusals(process):
             assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "BACKEND_UNAVAILABLE")
             assert seconds < FIRST_SECONDS

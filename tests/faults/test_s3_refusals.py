@@ -94,22 +94,29 @@ def wait_until_not_ready(store: S3Store, why: Reason | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["moto", "minio"])
-def test_a_bucket_that_is_deleted_is_missed_until_it_is_back(
+def test_no_call_takes_a_missing_bucket_for_a_missing_object(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    with FaultyStore(request.getfixturevalue(name), create_bucket=False) as faulty:
+    with FaultyStore(request.getfixturevalue(name)) as faulty:
+        monkeypatch.setattr(faulty.store._breaker, "failed", lambda _error: None)  # so that each one asks the store
+        remove_bucket(faulty)
+        for call in CALLS.values():
+            with pytest.raises(BackendRefused) as missed:
+                call(faulty.store)
+            assert missed.value.reason is Reason.BUCKET_MISSING
+
+
+def test_a_bucket_that_is_deleted_is_missed_until_it_is_back(moto: MotoServer) -> None:
+    with FaultyStore(moto, create_bucket=True) as faulty:
         with faulty.server.client().get_object(faulty.bucket, "holdfast/store") as answer:
             marker = answer.read()
         remove_bucket(faulty)
-        with monkeypatch.context() as patched:
-            patched.setattr(faulty.store._breaker, "failed", lambda _error: None)  # so that each one asks the store
-            for call in CALLS.values():
-                with pytest.raises(BackendRefused) as missed:
-                    call(faulty.store)
-                assert missed.value.reason is Reason.BUCKET_MISSING
         with pytest.raises(BackendRefused):
             faulty.store.stat(KEY)
         wait_until_not_ready(faulty.store, Reason.BUCKET_MISSING)
+        asked = len(faulty.requests)
+        wait_until(lambda: len(faulty.requests) >= asked + 2)
+        assert not faulty.server.client().bucket_exists(faulty.bucket)
         faulty.server.make_bucket(faulty.bucket)
         wait_until_not_ready(faulty.store, Reason.BACKEND_UNAVAILABLE)
         with pytest.raises(Unavailable, match="another store"):  # an empty one would pass for all that was stored
@@ -118,18 +125,6 @@ def test_a_bucket_that_is_deleted_is_missed_until_it_is_back(
         wait_until_not_ready(faulty.store, None)
         faulty.store.put(KEY, Body.of(NEW))
         assert content(faulty.store, KEY) == NEW
-
-
-def test_a_bucket_that_was_there_is_not_made_anew(moto: MotoServer) -> None:
-    with FaultyStore(moto, create_bucket=True) as faulty:
-        remove_bucket(faulty)
-        with pytest.raises(BackendRefused):
-            faulty.store.stat(KEY)
-        wait_until_not_ready(faulty.store, Reason.BUCKET_MISSING)
-        asked = len(faulty.requests)
-        wait_until(lambda: len(faulty.requests) >= asked + 2)
-        assert not faulty.server.client().bucket_exists(faulty.bucket)
-        assert faulty.store.describe().not_ready is Reason.BUCKET_MISSING
 
 
 def test_keys_that_are_revoked_are_refused_until_they_are_valid_again(minio: MinioServer) -> None:

@@ -15,7 +15,7 @@ from tests.support.fault_proxy import Answer, Fault
 from tests.support.s3_faults import FaultyStore, is_callers
 from tests.support.s3_operations import SMALL, prepare_for_all
 from tests.support.s3_servers import MinioServer, MotoServer
-from tests.support.s3_sweep import PASSING, STAYING, check_that_it_is_told, check_that_it_passes
+from tests.support.s3_sweep import ANSWERED, PASSING, STAYING, check_that_it_is_told, check_that_it_passes
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +46,22 @@ def test_a_failure_that_passes_is_not_seen(on_moto: FaultyStore, operation: Oper
     check_that_it_passes(on_moto, operation, fault)
 
 
+@pytest.mark.parametrize("fault", ANSWERED.values(), ids=ANSWERED)
+@pytest.mark.parametrize("name", ["put if match", "get", "list over pages"])
+def test_an_answer_that_asks_for_patience_is_not_seen(on_moto: FaultyStore, name: str, fault: Fault) -> None:
+    check_that_it_passes(on_moto, SMALL[name], fault)
+
+
 @pytest.mark.parametrize("fault", STAYING.values(), ids=STAYING)
 @pytest.mark.parametrize("operation", SMALL.values(), ids=SMALL)
 def test_a_failure_that_stays_is_told(on_moto: FaultyStore, operation: Operation, fault: Fault) -> None:
     check_that_it_is_told(on_moto, operation, fault)
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-@pytest.mark.parametrize("name", ["copy", "copy under a condition"])
-def test_a_copy_that_the_store_makes(on_minio: FaultyStore, name: str, fault: Fault) -> None:
-    check_that_it_passes(on_minio, SMALL[name], fault)
-
-
 @pytest.mark.parametrize("fault", STAYING.values(), ids=STAYING)
 @pytest.mark.parametrize("name", ["copy", "copy under a condition"])
-def test_a_copy_that_the_store_does_not_make(on_minio: FaultyStore, name: str, fault: Fault) -> None:
+def test_copies_that_the_store_makes(on_minio: FaultyStore, name: str, fault: Fault) -> None:
+    check_that_it_passes(on_minio, SMALL[name], fault)
     check_that_it_is_told(on_minio, SMALL[name], fault)
 
 

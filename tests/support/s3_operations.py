@@ -119,5 +119,4 @@ LARGE_PUTS = {
 LARGE_READS = {
     "get": _get(LARGE, ByteRange(), LARGE),
     "ranged get": _get(LARGE, ByteRange(MIB - 5, MIB + 10), LARGE[MIB - 5 : 2 * MIB + 5]),
-    "suffix get": _get(LARGE, Suffix(MIB), LARGE[-MIB:]),
 }

@@ -30,13 +30,13 @@ PASSING: dict[str, Fault] = {
     "truncated answer": Truncate(1),
     "500": Answer(500),
     "500 after success": AnswerAfter(500),
-    "503": Answer(503),
-    "429": Answer(429),
     "not found, says a proxy": NotXml(404),
-    "no XML": NotXml(502),
     "garbage": Garbage(),
 }
 """What goes wrong once, and well at the next try."""
+
+ANSWERED: dict[str, Fault] = {"503": Answer(503), "429": Answer(429), "502 without XML": NotXml(502)}
+"""What differs from these in a number only."""
 
 STAYING = {name: PASSING[name] for name in ("reset before the request", "lost answer", "500 after success", "garbage")}
 """What is tried until the patience is over. Of those that look alike to who asks, one of each kind."""

@@ -5,13 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import pytest
 
 from holdfast_server import calls
-from holdfast_server.errors import Cancelled, DeadlineExceeded
+from holdfast_server.errors import Cancelled, DeadlineExceeded, Unavailable
 from holdfast_server.objects.s3.client import S3Client
 from holdfast_server.objects.s3.messages import Request
 from tests.support.fault_proxy import Fault, FaultProxy, Hang, HangAfter, Throttle
@@ -20,7 +20,7 @@ from tests.support.http_upstream import HttpUpstream
 from tests.support.s3_clients import AWAY, GET, HEAD, PUT, Connect, connecting, failure, within
 from tests.support.samples import MIB, sample
 
-SHORT = 0.2
+SHORT = 0.3
 LONG = 20.0
 
 
@@ -54,7 +54,7 @@ class SlowTaker(Fault):
 
     def request_body(self, exchange: Exchange, offset: int, data: bytes) -> Iterator[bytes]:
         if not offset:
-            exchange.wait(4 * SHORT)
+            exchange.wait(3 * SHORT)
         yield data
 
 
@@ -101,7 +101,8 @@ class TestPatience:
         hasty = connect(proxy.endpoint, connect_timeout_seconds=LONG, read_timeout_seconds=SHORT)
         if not is_first:
             for client in (patient, hasty):
-                client.send(PUT)
+                with suppress(Unavailable):  # a busy machine may be too slow for the hasty one: then this is its first
+                    client.send(PUT)
         large = replace(PUT, body=bytes(16 * MIB))  # more than fits between the two
         proxy.fail(SlowTaker(), times=2)
         patient.send(large)
@@ -124,7 +125,7 @@ class TestPatience:
             assert type(failure(connect(address), GET)) is DeadlineExceeded
 
     def test_one_callers_deadline_is_not_the_next_ones(self, client: S3Client, proxy: FaultProxy) -> None:
-        with calls.working_for(calls.Call(time.monotonic() + SHORT)):
+        with calls.working_for(calls.Call(time.monotonic() + 2 * SHORT)):
             client.send(PUT)
         proxy.fail(SlowTaker())
         client.send(replace(PUT, body=bytes(16 * MIB)))
