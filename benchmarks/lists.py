@@ -11,7 +11,8 @@ from benchmarks.options import Options
 from benchmarks.table import Table, verdict, written
 from benchmarks.traffic import Caller
 from holdfast.v1 import blob_store_pb2 as pb
-from holdfast_server.blobs.store import BlobQuery, BlobStore
+from holdfast_server.blobs.lists import BlobQuery
+from holdfast_server.blobs.store import BlobStore
 from holdfast_server.data_directory import open_data_directory
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.body import Body

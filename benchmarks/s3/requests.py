@@ -13,7 +13,8 @@ from benchmarks.s3.place import PART_BYTES, Place
 from benchmarks.table import Table
 from benchmarks.traffic import CannedUpload, canned_data
 from holdfast_server.blobs.address import BlobKey
-from holdfast_server.blobs.store import BlobQuery, BlobStore
+from holdfast_server.blobs.lists import BlobQuery
+from holdfast_server.blobs.store import BlobStore
 from holdfast_server.objects.base import WHOLE, ObjectStore
 from holdfast_server.objects.body import NOTHING_DECLARED, Chunk, Declared
 from holdfast_server.objects.conditions import CreateOnly

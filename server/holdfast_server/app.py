@@ -16,9 +16,11 @@ from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, Proce
 
 from holdfast.v1 import blob_store_pb2_grpc, server_pb2, server_pb2_grpc
 from holdfast_server import __version__, logs
+from holdfast_server.blobs.batches import MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_FIND_ITEMS, Batches
+from holdfast_server.blobs.lists import MAX_PAGE_SIZE
 from holdfast_server.blobs.service import SERVICE_NAME as BLOB_STORE
 from holdfast_server.blobs.service import BlobStoreService
-from holdfast_server.blobs.store import MAX_PAGE_SIZE, BlobStore
+from holdfast_server.blobs.store import BlobStore
 from holdfast_server.config import Settings, split_address
 from holdfast_server.data_directory import DataDirectory, DataDirectoryError, open_data_directory
 from holdfast_server.errors import HoldfastError
@@ -36,6 +38,7 @@ from holdfast_server.rpc.server import BindError, Register, RpcServer, ServerOpt
 from holdfast_server.rpc.uploads import MAX_CHUNK_BYTES
 from holdfast_server.server_info.service import SERVICE_NAME as SERVER
 from holdfast_server.server_info.service import ServerInfoService
+from holdfast_server.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -66,11 +69,14 @@ def running(settings: Settings) -> Iterator[App]:
         directory = open_data_directory(settings.data_dir) if settings.data_dir else None
         stores = _Stores(settings, directory, registry, stack)
         services: dict[str, Register] = {}
+        workers = Workers()
+        stack.callback(workers.close)
 
         if settings.blob_store.enabled:
             objects = stores.open_for(BLOB_STORE, settings.backend_of(settings.blob_store.backend))
             blobs = BlobStore(objects, max_blob_bytes=settings.blob_store.max_blob_bytes)
-            services[BLOB_STORE] = partial(blob_store_pb2_grpc.add_BlobStoreServicer_to_server, BlobStoreService(blobs))
+            service = BlobStoreService(blobs, Batches(blobs, workers))
+            services[BLOB_STORE] = partial(blob_store_pb2_grpc.add_BlobStoreServicer_to_server, service)
 
         info = ServerInfoService(__version__, _limits(settings), stores.descriptions)
         services[SERVER] = partial(server_pb2_grpc.add_ServerServicer_to_server, info)
@@ -242,6 +248,9 @@ def _limits(settings: Settings) -> server_pb2.ServerLimits:
         max_metadata_bytes=MAX_METADATA_BYTES,
         max_page_size=MAX_PAGE_SIZE,
         max_concurrent_calls=settings.rpc.max_concurrent_calls,
+        max_batch_items=MAX_BATCH_ITEMS,
+        max_batch_bytes=MAX_BATCH_BYTES,
+        max_find_items=MAX_FIND_ITEMS,
     )
 
 

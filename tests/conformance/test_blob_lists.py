@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast_server.blobs.address import BlobKey
-from holdfast_server.blobs.store import BlobQuery, BlobStore
+from holdfast_server.blobs.lists import BlobQuery
+from holdfast_server.blobs.store import BlobStore
 from holdfast_server.errors import InvalidArgument, Reason
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.body import Body, Chunk, Declared

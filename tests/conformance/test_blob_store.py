@@ -5,86 +5,20 @@ two families with one set of reasons, so reasons are what is compared.
 """
 
 import hashlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 import holdfast
 import holdfast_server.errors
 from holdfast import BlobEntry, CommonPrefix, Content, Layout
-from holdfast_server.blobs.store import BlobStore
-from holdfast_server.objects.base import ObjectStore
-from holdfast_server.objects.filesystem import FilesystemStore
-from holdfast_server.objects.memory import MemoryStore
-from tests.support.direct_blobs import DirectBlobs, refused
+from tests.support.any_blobs import Blobs, keys, read
+from tests.support.direct_blobs import refused
 from tests.support.infos import alike
-from tests.support.s3_servers import S3Server
-from tests.support.s3_stores import OpenedStore, s3_environment
 from tests.support.samples import MIB, sample
-from tests.support.server_process import ServerProcess
 
-Blobs = DirectBlobs | holdfast.Blobs
 DATA = b"hello world"
 SHA256 = hashlib.sha256(DATA).digest()
-
-
-@pytest.fixture(
-    scope="module",
-    params=[f"{how} {backend}" for how in ("direct", "grpc") for backend in ("memory", "filesystem", "moto", "minio")],
-)
-def all_blobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Blobs]:
-    how, backend = request.param.split()
-    directory = tmp_path_factory.mktemp("blobs")
-    if backend in {"moto", "minio"}:
-        with blobs_on_s3(how, request.getfixturevalue(backend)) as on_s3:
-            yield on_s3
-        return
-    if how == "direct":
-        objects: ObjectStore = MemoryStore() if backend == "memory" else FilesystemStore(directory / "objects")
-        yield DirectBlobs(BlobStore(objects))
-        objects.close()
-        return
-    data_dir: Path | None = None if backend == "memory" else directory / "data"
-    with ServerProcess(data_dir) as server, holdfast.connect(server.address) as client:
-        yield client.blobs
-
-
-@contextmanager
-def blobs_on_s3(how: str, s3: S3Server) -> Iterator[Blobs]:
-    if how == "direct":
-        with OpenedStore(s3) as opened:
-            yield DirectBlobs(BlobStore(opened.store))
-    else:
-        with ServerProcess(env=s3_environment(s3)) as server, holdfast.connect(server.address) as client:
-            yield client.blobs
-
-
-@pytest.fixture
-def blobs(all_blobs: Blobs) -> Blobs:
-    """A store without any blob, also none that shows only when those above it are gone."""
-    while there := keys(all_blobs):
-        for key in there:
-            all_blobs.delete(key)
-    return all_blobs
-
-
-@pytest.fixture
-def backend(request: pytest.FixtureRequest) -> str:
-    """The name of what is behind the blobs."""
-    name: str = request.node.callspec.params["all_blobs"].split()[1]
-    return name
-
-
-def keys(blobs: Blobs, prefix: str = "") -> list[str]:
-    return [item.key for item in blobs.list(prefix) if isinstance(item, BlobEntry)]
-
-
-def read(blobs: Blobs, address: str | Content, **wanted: int | bool) -> bytes:
-    with blobs.get(address, **wanted) as reader:  # type: ignore[arg-type]
-        return reader.read()
 
 
 @pytest.mark.parametrize("size", [0, 1, MIB, 3 * MIB + 7])

@@ -1,19 +1,23 @@
 """A `BlobStore` without the wire, behind the methods of the client's `Blobs`: so that one suite runs on both."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 import holdfast
 from holdfast_server.blobs.address import Address, BlobKey, ContentAddress, Layout
-from holdfast_server.blobs.store import BlobQuery, BlobStore
+from holdfast_server.blobs.batches import Batches, DeleteItem, GetItem, PutItem, Wanted
+from holdfast_server.blobs.lists import BlobQuery
+from holdfast_server.blobs.store import BlobStore
 from holdfast_server.errors import HoldfastError
 from holdfast_server.objects.base import OVERWRITE, ObjectReader
 from holdfast_server.objects.body import Chunk, Declared
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.ranges import ByteRange, Range, Suffix
+from holdfast_server.rpc.batches import each
+from holdfast_server.workers import Workers
 
 
 class DirectReader:
@@ -41,6 +45,7 @@ class DirectBlobs:
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
+        self._batches = Batches(store, Workers())
 
     def put(
         self,
@@ -80,6 +85,48 @@ class DirectBlobs:
     def delete(self, key_or_content: str | holdfast.Content, *, if_match_etag: str | None = None) -> bool:
         return self._store.delete(_address(key_or_content), condition=_if_match(if_match_etag))
 
+    def copy(
+        self,
+        source: str | holdfast.Content,
+        target: str | holdfast.Content,
+        *,
+        attributes: holdfast.Attributes | None = None,
+        create_only: bool = False,
+        if_match_etag: str | None = None,
+        source_if_match_etag: str | None = None,
+    ) -> holdfast.PutResult:
+        copied = self._store.copy(
+            _address(source),
+            _address(target),
+            condition=CreateOnly() if create_only else _if_match(if_match_etag),
+            source_condition=_if_match(source_if_match_etag),
+            attributes=None if attributes is None else Attributes(attributes.content_type, attributes.metadata),
+        )
+        return holdfast.PutResult(_info(copied.blob), copied.created)
+
+    def find_missing(
+        self, addresses: Iterable[str | holdfast.Content], sha256: Iterable[bytes | None] | None = None
+    ) -> Iterator[bool | HoldfastError]:
+        items = each(_address, addresses)
+        digests = list(sha256) if sha256 is not None else [None] * len(items)
+        yield from self._batches.find_missing(
+            [
+                item if isinstance(item, HoldfastError) else Wanted(item, digest)
+                for item, digest in zip(items, digests, strict=True)
+            ]
+        )
+
+    def get_many(self, addresses: Iterable[str | holdfast.Content]) -> Iterator[holdfast.Blob | HoldfastError]:
+        for got in self._batches.get(each(lambda address: GetItem(_address(address)), addresses)):
+            yield got if isinstance(got, HoldfastError) else holdfast.Blob(_info(got.blob), got.data)
+
+    def put_many(self, blobs: Iterable[holdfast.NewBlob]) -> Iterator[holdfast.PutResult | HoldfastError]:
+        for put in self._batches.put(each(_put_item, blobs)):
+            yield put if isinstance(put, HoldfastError) else holdfast.PutResult(_info(put.blob), put.created)
+
+    def delete_many(self, addresses: Iterable[str | holdfast.Content]) -> Iterator[bool | HoldfastError]:
+        yield from self._batches.delete(each(lambda address: DeleteItem(_address(address)), addresses))
+
     def list(
         self, prefix: str = "", delimiter: str = "", start_after: str = "", page_size: int = 0
     ) -> Iterator[holdfast.BlobEntry | holdfast.CommonPrefix]:
@@ -107,6 +154,15 @@ def refused(reason: str) -> Iterator[None]:
     except (HoldfastError, holdfast.HoldfastError) as error:
         found = error.reason
     assert found == reason
+
+
+def _put_item(blob: holdfast.NewBlob) -> PutItem:
+    return PutItem(
+        _address(blob.key_or_content),
+        Chunk(blob.data),
+        condition=CreateOnly() if blob.create_only else _if_match(blob.if_match_etag),
+        attributes=Attributes(blob.content_type, blob.metadata),
+    )
 
 
 def _if_match(etag: str | None) -> Condition:

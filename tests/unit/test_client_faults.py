@@ -72,19 +72,13 @@ class _Fake(blob_store_pb2_grpc.BlobStoreServicer):
     def GetBlob(self, request: pb.GetBlobRequest, context: grpc.ServicerContext) -> Iterator[pb.GetBlobResponse]:
         yield from self._answer(request, context)
 
-    def StatBlob(self, request: pb.StatBlobRequest, context: grpc.ServicerContext) -> pb.StatBlobResponse:
-        return self._answer(request, context)  # type: ignore[no-any-return]  # what the test gave
-
-    def DeleteBlob(self, request: pb.DeleteBlobRequest, context: grpc.ServicerContext) -> pb.DeleteBlobResponse:
-        return self._answer(request, context)  # type: ignore[no-any-return]  # the same
-
-    def ListBlobs(self, request: pb.ListBlobsRequest, context: grpc.ServicerContext) -> pb.ListBlobsResponse:
-        return self._answer(request, context)  # type: ignore[no-any-return]  # the same
-
     def PutBlob(
         self, request_iterator: Iterator[pb.PutBlobRequest], context: grpc.ServicerContext
     ) -> pb.PutBlobResponse:
-        return self._answer(request_iterator, context)  # type: ignore[no-any-return]  # the same
+        return self._answer(request_iterator, context)  # type: ignore[no-any-return]  # what the test gave
+
+    StatBlob = DeleteBlob = ListBlobs = CopyBlob = _answer
+    FindMissingBlobs = BatchGetBlobs = BatchPutBlobs = BatchDeleteBlobs = _answer
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@
 `holdfast.errors` tells what can go wrong. `holdfast.v1` are the generated stubs, for whoever wants the wire itself.
 """
 
+from holdfast.batches import Blob, NewBlob
 from holdfast.blobs import Blobs
 from holdfast.client import Client, connect
 from holdfast.content import Content, Layout
@@ -34,14 +35,16 @@ from holdfast.errors import (
     StorageFull,
     Unavailable,
 )
-from holdfast.results import BlobEntry, BlobInfo, BlobPage, ByteRange, CommonPrefix, PutResult
+from holdfast.results import Attributes, BlobEntry, BlobInfo, BlobPage, ByteRange, CommonPrefix, PutResult
 from holdfast.retrying import Retrier
 from holdfast.server_info import BackendInfo, ConditionModes, ServerInfo, ServerLimits, ServiceInfo
 
 __all__ = [
     "AlreadyExists",
+    "Attributes",
     "BackendInfo",
     "BackendRefused",
+    "Blob",
     "BlobEntry",
     "BlobInfo",
     "BlobPage",
@@ -62,6 +65,7 @@ __all__ = [
     "InternalError",
     "InvalidArgument",
     "Layout",
+    "NewBlob",
     "NotFound",
     "Overloaded",
     "PreconditionFailed",

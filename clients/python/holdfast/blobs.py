@@ -1,16 +1,28 @@
 """Blobs: keyed and content-addressed, there whole and verified, or not at all."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from pathlib import Path
+from typing import TypedDict
 
 import grpc
 
+from holdfast.batches import Batches, Blob, NewBlob
 from holdfast.calls import Calls, checked
 from holdfast.content import Address, Content, address_fields, check_content
 from holdfast.downloads import BlobReader
-from holdfast.errors import InvalidArgument
+from holdfast.errors import HoldfastError, InvalidArgument
 from holdfast.files import check_replaceable, replacing
-from holdfast.results import BlobEntry, BlobInfo, BlobPage, CommonPrefix, PutResult, blob_info, blob_page
+from holdfast.results import (
+    Attributes,
+    BlobEntry,
+    BlobInfo,
+    BlobPage,
+    CommonPrefix,
+    PutResult,
+    blob_info,
+    blob_page,
+)
 from holdfast.retrying import PASSING
 from holdfast.sources import Data, Source, source_of
 from holdfast.uploads import Progress, send
@@ -23,12 +35,14 @@ class Blobs:
 
     Every method raises `HoldfastError`s: `InvalidArgument` for what breaks a rule, `Unavailable`, `Overloaded` and
     `DeadlineExceeded` for a server that cannot answer, and those that it names. What is safe to repeat is tried again
-    first.
+    first. Where a method takes many blobs, what is wrong with one of them is its result, an error among the others; and
+    what concerns the whole call is raised.
     """
 
     def __init__(self, channel: grpc.Channel, calls: Calls) -> None:
         self._stub = blob_store_pb2_grpc.BlobStoreStub(channel)
         self._calls = calls
+        self._batches = Batches(channel, calls)
 
     def put(
         self,
@@ -55,22 +69,17 @@ class Blobs:
         Raises `AlreadyExists` (`create_only`; or other bytes under a content address), `PreconditionFailed`
         (`if_match_etag`), `BrokenUpload` (not as declared), `StorageFull`, `ReadOnly`.
         """
-        if create_only and if_match_etag is not None:
-            message = "create_only and if_match_etag exclude each other"
-            raise InvalidArgument("INVALID_CONDITION", message, field="if_match_etag")
+        condition = _condition(create_only=create_only, if_match_etag=if_match_etag)
         with checked():
             header = pb.PutBlobHeader(
                 **address_fields(key_or_content),
                 content_type=content_type,
                 metadata=metadata,
                 size_bytes=size_bytes,
+                **condition,
             )
-            if create_only:
-                header.create_only = True
-            elif if_match_etag is not None:
-                header.if_match_etag = if_match_etag
         source = source_of(data)
-        may_repeat = isinstance(key_or_content, Content) or header.WhichOneof("precondition") is None
+        may_repeat = isinstance(key_or_content, Content) or not condition
         calls = self._calls if may_repeat and source.can_rewind else self._calls.once()
         response = self._send(calls, header, source, progress)
         return PutResult(blob_info(response.blob), response.created)
@@ -201,3 +210,102 @@ class Blobs:
                 prefix=prefix, delimiter=delimiter, start_after=start_after, page_size=page_size, page_token=page_token
             )
         return blob_page(self._calls.unary(self._stub.ListBlobs, request))
+
+    def copy(
+        self,
+        source: Address,
+        target: Address,
+        *,
+        attributes: Attributes | None = None,
+        create_only: bool = False,
+        if_match_etag: str | None = None,
+        source_if_match_etag: str | None = None,
+    ) -> PutResult:
+        """Store a blob's bytes under another name too, without fetching them.
+
+        Content type and metadata are those of the source unless `attributes` are given. `create_only` and
+        `if_match_etag` are conditions on the target, `source_if_match_etag` on the source. A `Content` as target needs
+        no sha256, and never overwrites. Unconditional copies and those to a content address are tried again.
+
+        Raises `NotFound` (the source), `AlreadyExists` (`create_only`; or other bytes under a content address),
+        `PreconditionFailed`, `IntegrityFailed`, `StorageFull`, `ReadOnly`.
+        """
+        condition = _condition(create_only=create_only, if_match_etag=if_match_etag)
+        with checked():
+            request = pb.CopyBlobRequest(
+                source=pb.BlobAddress(**address_fields(source)),
+                target=pb.BlobAddress(**address_fields(target)),
+                attributes=None if attributes is None else _attributes(attributes),
+                source_if_match_etag=source_if_match_etag,
+                **condition,
+            )
+        calls = self._calls if isinstance(target, Content) or not condition else self._calls.once()
+        response = calls.unary(self._stub.CopyBlob, request)
+        return PutResult(blob_info(response.blob), response.created)
+
+    def find_missing(
+        self, addresses: Iterable[Address], sha256: Iterable[bytes | None] | None = None
+    ) -> Iterator[bool | HoldfastError]:
+        """Tell of each blob, in their order, whether it is missing; an error stands for one that cannot be told of.
+
+        With `sha256`, one for each address (32 bytes, or None), a key is missing too if the blob there has other bytes.
+        Any number of them, in requests of up to 10,000.
+        """
+        digests = repeat(None) if sha256 is None else sha256
+        return self._batches.find_missing(zip(addresses, digests, strict=sha256 is not None))
+
+    def get_many(self, addresses: Iterable[Address]) -> Iterator[Blob | HoldfastError]:
+        """Yield blobs, each whole and verified, in the order of their addresses; an error stands for one that failed.
+
+        Small ones come many at a time, up to 1.75 MiB in one answer; a larger one by itself, in memory too.
+        """
+
+        def fetch(address: Address) -> Blob:
+            with self.get(address) as reader:
+                return Blob(reader.info, reader.read())
+
+        return self._batches.get(addresses, fetch)
+
+    def put_many(self, blobs: Iterable[NewBlob]) -> Iterator[PutResult | HoldfastError]:
+        """Store blobs, and yield what became of each in their order: its result, durable by then, or its error.
+
+        Small ones go many at a time, up to 1.75 MiB in one request; a larger one by itself. What is said of `put` and
+        of its tries holds for each of them; one does not depend on another. To be iterated to its end: `list(...)` of
+        it stores all.
+        """
+
+        def store(blob: NewBlob) -> PutResult:
+            return self.put(
+                blob.key_or_content,
+                blob.data,
+                content_type=blob.content_type,
+                metadata=blob.metadata,
+                create_only=blob.create_only,
+                if_match_etag=blob.if_match_etag,
+            )
+
+        return self._batches.put(blobs, store)
+
+    def delete_many(self, addresses: Iterable[Address]) -> Iterator[bool | HoldfastError]:
+        """Delete blobs, and yield of each whether there was one, or its error. To be iterated to its end."""
+        return self._batches.delete(addresses)
+
+
+class _Condition(TypedDict, total=False):
+    """`oneof precondition` of the requests."""
+
+    create_only: bool
+    if_match_etag: str
+
+
+def _condition(*, create_only: bool, if_match_etag: str | None) -> _Condition:
+    if create_only and if_match_etag is not None:
+        message = "create_only and if_match_etag exclude each other"
+        raise InvalidArgument("INVALID_CONDITION", message, field="if_match_etag")
+    if create_only:
+        return {"create_only": True}
+    return {} if if_match_etag is None else {"if_match_etag": if_match_etag}
+
+
+def _attributes(attributes: Attributes) -> pb.BlobAttributes:
+    return pb.BlobAttributes(content_type=attributes.content_type, metadata=attributes.metadata)

@@ -56,7 +56,7 @@ def address_fields(address: Address) -> AddressFields:
     raise TypeError(f"a blob is named by a str or a Content, not by {type(address).__name__}")
 
 
-def check_content(request: pb.GetBlobRequest | pb.StatBlobRequest, blob: pb.BlobInfo) -> None:
+def check_content(request: pb.GetBlobRequest | pb.StatBlobRequest | pb.BlobAddress, blob: pb.BlobInfo) -> None:
     """Raise `IntegrityFailed` if the blob answered with is not of the sha256 that the request names it by, if it does.
 
     The reader's own check of the bytes is against what the server says they are, and a range has none.

@@ -33,6 +33,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from holdfast.v1.types_pb2 import ErrorReason, ItemStatus
+
 ERROR_DOMAIN = "holdfast"
 """Of the `google.rpc.ErrorInfo` that the server sends."""
 
@@ -157,6 +159,8 @@ CLASS_BY_REASON: dict[str, type[HoldfastError]] = {
     "INVALID_PAGE_SIZE": InvalidArgument,
     "INVALID_DELIMITER": InvalidArgument,
     "INVALID_UPLOAD": InvalidArgument,
+    "INVALID_BATCH": InvalidArgument,
+    "BATCH_FULL": InvalidArgument,
     "TOO_LARGE": InvalidArgument,
     "UPLOAD_INCOMPLETE": BrokenUpload,
     "SIZE_MISMATCH": BrokenUpload,
@@ -198,6 +202,9 @@ _CLASS_BY_CODE: dict[grpc.StatusCode, type[HoldfastError]] = {
 }
 """For answers without a reason that we know: gRPC's own, or a newer server's. The rest is `InternalError`."""
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+"""By the numbers of google.rpc.Code."""
+
 _TOO_LARGE = ("message larger than max", "metadata size exceeds")
 """gRPC's words, and nothing else, tell these RESOURCE_EXHAUSTED from the one that passes: they never would."""
 
@@ -233,6 +240,20 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> HoldfastError:
         seconds = retry.retry_delay.ToTimedelta().total_seconds() if retry in found else None
         return kind(reason, message, details, retry_after_seconds=seconds)
     return kind(reason, message, details)
+
+
+def from_item_status(status: ItemStatus) -> HoldfastError:
+    """Return the error that an item of a batch failed with: what a call would have ended with."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    try:
+        reason = ErrorReason.Name(status.reason).removeprefix("ERROR_REASON_")
+    except ValueError:  # a newer server's
+        reason = code.name
+    kind = CLASS_BY_REASON.get(reason) or _class_by_code(code, "")
+    message = status.message or f"the server answered {code.name}, {reason}"
+    if issubclass(kind, InvalidArgument):
+        return kind(reason, message, status.details, field=status.field)
+    return kind(reason, message, status.details)
 
 
 def _class_by_code(code: grpc.StatusCode, words: str) -> type[HoldfastError]:

@@ -35,6 +35,14 @@ class BlobInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a writer says of a blob besides its bytes."""
+
+    content_type: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class PutResult:
     """The stored blob. `created` is False only where a content address already held the bytes."""
 

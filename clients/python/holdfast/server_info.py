@@ -19,6 +19,9 @@ class ServerLimits:
     max_metadata_bytes: int
     max_page_size: int
     max_concurrent_calls: int
+    max_batch_items: int
+    max_batch_bytes: int
+    max_find_items: int
 
 
 @dataclass(frozen=True, slots=True)

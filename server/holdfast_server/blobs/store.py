@@ -4,19 +4,17 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from holdfast_server import calls
-from holdfast_server.blobs import page_token
-from holdfast_server.blobs.address import RESERVED_PREFIXES, Address, BlobKey, ContentAddress, key_of
+from holdfast_server.blobs.address import Address, BlobKey, ContentAddress, key_of
+from holdfast_server.blobs.lists import BlobPage, BlobQuery, page_of
 from holdfast_server.errors import AlreadyExists, IntegrityFailed, InvalidArgument, NotFound, Reason
 from holdfast_server.objects.base import (
     NO_ATTRIBUTES,
     OVERWRITE,
     WHOLE,
-    CommonPrefix,
     Description,
-    Entry,
-    ListQuery,
     NamedByContent,
     ObjectNotFound,
     ObjectReader,
@@ -25,22 +23,13 @@ from holdfast_server.objects.base import (
 from holdfast_server.objects.body import NOTHING_DECLARED, Body, Chunk, Declared
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists
 from holdfast_server.objects.info import Attributes, ObjectInfo
-from holdfast_server.objects.key import ObjectKey, check_text
+from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import Range
 
 _log = logging.getLogger(__name__)
 
 DEFAULT_MAX_BLOB_BYTES = 1 << 40
 """1 TiB."""
-
-DEFAULT_PAGE_SIZE = 1000
-MAX_PAGE_SIZE = 10_000
-
-_PAGE_BYTES = 1 << 20
-"""A page ends at about 1 MiB, so that its message stays far below every client's limit of 4 MiB."""
-
-_ENTRY_BYTES = 80
-"""About what an entry takes on the wire beside its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,46 +38,6 @@ class Put:
 
     blob: ObjectInfo
     created: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BlobQuery:
-    """Which blobs to list; valid by construction.
-
-    `delimiter` is empty or `/`; `page_size` is 1 to 10,000, or 0 for 1,000. Raises `InvalidArgument` (INVALID_KEY for
-    prefix and start_after, INVALID_DELIMITER, INVALID_PAGE_SIZE).
-    """
-
-    prefix: str = ""
-    delimiter: str = ""
-    start_after: str = ""
-    page_size: int = 0
-    page_token: str = ""
-
-    def __post_init__(self) -> None:
-        """Check the rules."""
-        check_text(self.prefix, "prefix")
-        check_text(self.start_after, "start_after")
-        if self.delimiter not in ("", "/"):
-            message = f"delimiter {self.delimiter[:80]!r} is neither empty nor '/'"
-            raise InvalidArgument(Reason.INVALID_DELIMITER, "delimiter", message)
-        if not 0 <= self.page_size <= MAX_PAGE_SIZE:
-            message = f"page_size {self.page_size} is not between 0 and {MAX_PAGE_SIZE}"
-            raise InvalidArgument(Reason.INVALID_PAGE_SIZE, "page_size", message)
-
-    @property
-    def first_after(self) -> str:
-        """`start_after` as an `after` of `ListQuery`, in which a `/` at the end would pass over all below it."""
-        return self.start_after + "\0" if self.start_after.endswith("/") else self.start_after
-
-
-@dataclass(frozen=True, slots=True)
-class BlobPage:
-    """One page of a list, in byte order; an empty token means the end."""
-
-    entries: list[Entry]
-    common_prefixes: list[str]
-    next_page_token: str
 
 
 class BlobStore:
@@ -122,9 +71,7 @@ class BlobStore:
             body = Body(parts, declared, max_bytes=self.max_blob_bytes)
             info = self._objects.put(address.object_key, body, condition=condition, attributes=attributes)
             return Put(info, created=True)
-        if isinstance(condition, IfMatch):
-            message = "if_match_etag is given with a content address, which is never overwritten"
-            raise InvalidArgument(Reason.INVALID_CONDITION, "if_match_etag", message)
+        _check_condition(condition)
         declared = _agreed(address, declared)
         body = Body(parts, declared, max_bytes=self.max_blob_bytes)
         return self._put_content(address, body, attributes)
@@ -136,17 +83,13 @@ class BlobStore:
             name = address.key_of(known).object_key
             if self._is_damaged(name):
                 # It is known what the bytes were: those that come.
-                replaced = self._objects.put(name, body, attributes=attributes)
-                _log.warning("A damaged blob was replaced", extra={"fields": {"key": name.text}})
-                return Put(replaced, created=True)
+                return _replaced(self._objects.put(name, body, attributes=attributes))
         try:
             return Put(self._objects.put(name, body, condition=CreateOnly(), attributes=attributes), created=True)
         except ObjectExists as found:
             existing = found.existing
         # What arrived must be what was declared even where it is not needed.
-        if existing.sha256 != body.read_to_end().sha256:
-            message = f"other bytes stand under the content address {existing.key.text!r}"
-            raise AlreadyExists(Reason.CONTENT_CONFLICT, message, **existing.identity())
+        _check_conflict(existing, body.read_to_end().sha256)
         if known is None and self._is_damaged(existing.key):
             what = "the bytes that are there are damaged; a put that declares their sha256 replaces them"
             raise IntegrityFailed(existing.key.text, what)
@@ -198,27 +141,63 @@ class BlobStore:
                 _check_content(address, self._objects.stat(key))
         return self._objects.delete(key, condition=condition)
 
+    def copy(
+        self,
+        source: Address,
+        target: Address,
+        *,
+        condition: Condition = OVERWRITE,
+        source_condition: Condition = OVERWRITE,
+        attributes: Attributes | None = None,
+    ) -> Put:
+        """Store a blob's bytes under another name too; attributes are kept where None.
+
+        `condition` is on the target. A content address there is never overwritten, as with `put`; what is found is read
+        first, and replaced if it is damaged. Raises for the source `NotFound`, and `PreconditionFailed` if
+        `source_condition` does not hold; for the target `AlreadyExists`, `PreconditionFailed`, and `InvalidArgument`
+        (INVALID_DIGEST) if its digest is not that of the source.
+        """
+        if isinstance(target, ContentAddress):
+            _check_condition(condition)
+        try:
+            if isinstance(target, ContentAddress) or isinstance(source, ContentAddress):
+                found = self.stat(source)
+                source_condition.check(found.key, found)
+                source_condition = IfMatch(found.etag)  # it must not become another one on the way
+                if isinstance(target, ContentAddress):
+                    return self._copy_content(found, target, attributes)
+            copied = self._objects.copy(
+                key_of(source),
+                target.object_key,
+                condition=condition,
+                source_condition=source_condition,
+                attributes=attributes,
+            )
+        except ObjectNotFound as missing:
+            raise _not_found(missing) from None
+        return Put(copied, created=True)
+
+    def _copy_content(self, source: ObjectInfo, target: ContentAddress, attributes: Attributes | None) -> Put:
+        if target.sha256 not in (None, source.sha256):
+            message = f"target.content.sha256 is not that of the source, which is {source.sha256.hex()}"
+            raise InvalidArgument(Reason.INVALID_DIGEST, "target.content.sha256", message)
+        key = target.key_of(source.sha256).object_key
+        copy = partial(
+            self._objects.copy, source.key, key, source_condition=IfMatch(source.etag), attributes=attributes
+        )
+        if self._is_damaged(key):
+            if self._is_damaged(source.key):
+                raise IntegrityFailed(source.key.text, "it is damaged, and so cannot replace a damaged blob")
+            return _replaced(copy())
+        try:
+            return Put(copy(condition=CreateOnly()), created=True)
+        except ObjectExists as found:
+            _check_conflict(found.existing, source.sha256)
+            return Put(found.existing, created=False)
+
     def list(self, query: BlobQuery) -> BlobPage:
         """Return one page of blobs. Raises `InvalidArgument` (INVALID_PAGE_TOKEN)."""
-        binding = (query.prefix, query.delimiter, query.start_after)
-        after = page_token.decode(binding, query.page_token) if query.page_token else query.first_after
-        found = self._objects.list(ListQuery(query.prefix, after, bool(query.delimiter), RESERVED_PREFIXES))
-        entries: list[Entry] = []
-        common_prefixes: list[str] = []
-        room = query.page_size or DEFAULT_PAGE_SIZE
-        size = 0
-        last = ""
-        for item in found:
-            if room == 0 or size > _PAGE_BYTES:
-                return BlobPage(entries, common_prefixes, page_token.encode(binding, last))
-            if isinstance(item, CommonPrefix):
-                common_prefixes.append(item.name)
-            else:
-                entries.append(item)
-            last = item.name
-            room -= 1
-            size += len(last.encode()) + _ENTRY_BYTES
-        return BlobPage(entries, common_prefixes, "")
+        return page_of(self._objects, query)
 
 
 def _agreed(address: ContentAddress, declared: Declared) -> Declared:
@@ -229,6 +208,25 @@ def _agreed(address: ContentAddress, declared: Declared) -> Declared:
         message = "sha256 and content.sha256 are both given, and differ"
         raise InvalidArgument(Reason.INVALID_DIGEST, "sha256", message)
     return replace(declared, sha256=address.sha256)
+
+
+def _check_condition(condition: Condition) -> None:
+    """Refuse if-match with a content address. Raises `InvalidArgument` (INVALID_CONDITION)."""
+    if isinstance(condition, IfMatch):
+        message = "if_match_etag is given with a content address, which is never overwritten"
+        raise InvalidArgument(Reason.INVALID_CONDITION, "if_match_etag", message)
+
+
+def _check_conflict(existing: ObjectInfo, sha256: bytes) -> None:
+    """Raise `AlreadyExists` (CONTENT_CONFLICT) if what stands under a content address has another digest than this."""
+    if existing.sha256 != sha256:
+        message = f"other bytes stand under the content address {existing.key.text!r}"
+        raise AlreadyExists(Reason.CONTENT_CONFLICT, message, **existing.identity())
+
+
+def _replaced(info: ObjectInfo) -> Put:
+    _log.warning("A damaged blob was replaced", extra={"fields": {"key": info.key.text}})
+    return Put(info, created=True)
 
 
 def _check_content(address: Address, info: ObjectInfo) -> None:

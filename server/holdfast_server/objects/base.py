@@ -118,7 +118,11 @@ ALL_ATOMIC = ConditionModes(ConditionMode.ATOMIC, ConditionMode.ATOMIC, Conditio
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a backend is, for people and for `GetServerInfo`. `not_ready`: why it cannot be used now."""
+    """What a backend is, for people and for `GetServerInfo`. `not_ready`: why it cannot be used now.
+
+    `reads_at_once`, `writes_at_once`: how many operations are better begun together than one after the other, where one
+    caller wants many: as many as wait for something else than this process.
+    """
 
     name: str
     durability: Durability
@@ -126,6 +130,8 @@ class Description:
     nested_keys: bool
     store_id: str = ""
     not_ready: Reason | None = None
+    reads_at_once: int = 1
+    writes_at_once: int = 1
 
 
 Listener = Callable[[HoldfastError | None], None]
@@ -231,12 +237,14 @@ class ObjectStore(ABC):
         target: ObjectKey,
         *,
         condition: Condition = OVERWRITE,
+        source_condition: Condition = OVERWRITE,
         attributes: Attributes | None = None,
     ) -> ObjectInfo:
         """Store the source's bytes under the target too, in one step.
 
-        The condition is on the target; attributes are kept where None. Raises `ObjectNotFound` for the source, and
-        `ObjectExists` or `PreconditionFailed` for the target.
+        `condition` is on the target; attributes are kept where None. Raises `ObjectNotFound` for the source, or
+        `PreconditionFailed` where an `IfMatch` on it does not hold; `ObjectExists` or `PreconditionFailed` for the
+        target.
         """
 
     @abstractmethod

@@ -134,11 +134,14 @@ class MeasuredStore(ObjectStore):
         target: ObjectKey,
         *,
         condition: Condition = OVERWRITE,
+        source_condition: Condition = OVERWRITE,
         attributes: Attributes | None = None,
     ) -> ObjectInfo:
         """Count a copy."""
         with self._measured("copy"):
-            return self._store.copy(source, target, condition=condition, attributes=attributes)
+            return self._store.copy(
+                source, target, condition=condition, source_condition=source_condition, attributes=attributes
+            )
 
     def close(self) -> None:
         """Close the measured store."""

@@ -182,10 +182,12 @@ class MemoryStore(ObjectStore):
         target: ObjectKey,
         *,
         condition: Condition = OVERWRITE,
+        source_condition: Condition = OVERWRITE,
         attributes: Attributes | None = None,
     ) -> ObjectInfo:
         """Store the source's bytes under the target too, sharing them; see `ObjectStore.copy`."""
         found = self._find(source)
+        source_condition.check(source, found.info)
         info = replace(
             found.info,
             key=target,

@@ -45,11 +45,15 @@ def code_of(error: errors.HoldfastError) -> grpc.StatusCode:
     return grpc.StatusCode.INTERNAL
 
 
+def message_of(error: errors.HoldfastError) -> str:
+    """Return what an error says to people, cut where it would be too long."""
+    message = error.message
+    return message if len(message) <= _MAX_MESSAGE_CHARACTERS else message[: _MAX_MESSAGE_CHARACTERS - 1] + "…"
+
+
 def status_of(error: errors.HoldfastError) -> grpc.Status:
     """Return the status of an error, with `ErrorInfo` and what else helps the caller."""
-    message = error.message
-    if len(message) > _MAX_MESSAGE_CHARACTERS:
-        message = message[: _MAX_MESSAGE_CHARACTERS - 1] + "…"
+    message = message_of(error)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.details)
     ]

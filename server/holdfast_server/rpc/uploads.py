@@ -91,12 +91,17 @@ def _verified(chunk: DataChunk) -> Chunk:
             raise InvalidArgument(Reason.INVALID_UPLOAD, "chunk.data", "a chunk has no data")
         message = f"a chunk of {len(data)} bytes is larger than {MAX_CHUNK_BYTES}"
         raise InvalidArgument(Reason.TOO_LARGE, "chunk.data", message)
-    if not chunk.HasField("crc32c"):
+    return summed(data, chunk.crc32c if chunk.HasField("crc32c") else None, "chunk.crc32c")
+
+
+def summed(data: bytes, sent: int | None, field: str) -> Chunk:
+    """Return data with its CRC-32C, if one was sent with it, in `field`. Raises `BrokenUpload` (CHECKSUM_MISMATCH)."""
+    if sent is None:
         return Chunk(data)
     crc32c = google_crc32c.value(data)
-    if crc32c != chunk.crc32c:
-        message = f"a chunk has crc32c {crc32c:#010x}, and {chunk.crc32c:#010x} was sent with it"
-        raise BrokenUpload(Reason.CHECKSUM_MISMATCH, "chunk.crc32c", message)
+    if crc32c != sent:
+        message = f"{len(data)} bytes have crc32c {crc32c:#010x}, and {sent:#010x} was sent with them"
+        raise BrokenUpload(Reason.CHECKSUM_MISMATCH, field, message)
     return Chunk(data, crc32c)
 
 

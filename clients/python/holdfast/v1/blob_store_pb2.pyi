@@ -644,3 +644,648 @@ class BlobEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BlobEntry: _TypeAlias = BlobEntry  # noqa: Y015
+
+@_typing.final
+class BlobAddress(_message.Message):
+    """Names a blob, where a request names several."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """By key."""
+    @_builtins.property
+    def content(self) -> Global___ContentAddress:
+        """By content, `sha256` included, except where the comment on the field says otherwise."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        content: Global___ContentAddress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "content", b"content", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "content", b"content", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_address: _TypeAlias = _typing.Literal["key", "content"]  # noqa: Y015
+    _WhichOneofArgType_address: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_address) -> _WhichOneofReturnType_address | None: ...
+
+Global___BlobAddress: _TypeAlias = BlobAddress  # noqa: Y015
+
+@_typing.final
+class BlobAttributes(_message.Message):
+    """What a writer says of a blob besides its bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    content_type: _builtins.str
+    """Media type, as in PutBlobHeader."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The writer's own entries, as in PutBlobHeader."""
+
+    def __init__(
+        self,
+        *,
+        content_type: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "metadata", b"metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobAttributes: _TypeAlias = BlobAttributes  # noqa: Y015
+
+@_typing.final
+class CopyBlobRequest(_message.Message):
+    """Which blob to copy, and where to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    CREATE_ONLY_FIELD_NUMBER: _builtins.int
+    IF_MATCH_ETAG_FIELD_NUMBER: _builtins.int
+    SOURCE_IF_MATCH_ETAG_FIELD_NUMBER: _builtins.int
+    create_only: _builtins.bool
+    """True: refuse with ALREADY_EXISTS if the target is taken. False: overwrite, as if the field were not set."""
+    if_match_etag: _builtins.str
+    """Refuse with FAILED_PRECONDITION unless the target's blob has just this etag."""
+    source_if_match_etag: _builtins.str
+    """Refuse with FAILED_PRECONDITION unless the source has just this etag."""
+    @_builtins.property
+    def source(self) -> Global___BlobAddress:
+        """The blob to copy; required."""
+
+    @_builtins.property
+    def target(self) -> Global___BlobAddress:
+        """Where the copy goes; required. A key is overwritten unless a precondition forbids it. A content address must be that
+        of the source's bytes (else INVALID_ARGUMENT INVALID_DIGEST; its `sha256` may be empty), and never overwrites: the
+        same bytes found there are success with `created` false, unless they are damaged: then they are replaced.
+        """
+
+    @_builtins.property
+    def attributes(self) -> Global___BlobAttributes:
+        """Content type and metadata of the copy; not set: those of the source."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___BlobAddress | None = ...,
+        target: Global___BlobAddress | None = ...,
+        attributes: Global___BlobAttributes | None = ...,
+        create_only: _builtins.bool = ...,
+        if_match_etag: _builtins.str = ...,
+        source_if_match_etag: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_source_if_match_etag", b"_source_if_match_etag", "attributes", b"attributes", "create_only", b"create_only", "if_match_etag", b"if_match_etag", "precondition", b"precondition", "source", b"source", "source_if_match_etag", b"source_if_match_etag", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_source_if_match_etag", b"_source_if_match_etag", "attributes", b"attributes", "create_only", b"create_only", "if_match_etag", b"if_match_etag", "precondition", b"precondition", "source", b"source", "source_if_match_etag", b"source_if_match_etag", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__source_if_match_etag: _TypeAlias = _typing.Literal["source_if_match_etag"]  # noqa: Y015
+    _WhichOneofArgType__source_if_match_etag: _TypeAlias = _typing.Literal["_source_if_match_etag", b"_source_if_match_etag"]  # noqa: Y015
+    _WhichOneofReturnType_precondition: _TypeAlias = _typing.Literal["create_only", "if_match_etag"]  # noqa: Y015
+    _WhichOneofArgType_precondition: _TypeAlias = _typing.Literal["precondition", b"precondition"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source_if_match_etag) -> _WhichOneofReturnType__source_if_match_etag | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_precondition) -> _WhichOneofReturnType_precondition | None: ...
+
+Global___CopyBlobRequest: _TypeAlias = CopyBlobRequest  # noqa: Y015
+
+@_typing.final
+class CopyBlobResponse(_message.Message):
+    """The answer to a finished copy: it is durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    created: _builtins.bool
+    """True if this call stored the copy. False only for a content address that was already there."""
+    @_builtins.property
+    def blob(self) -> Global___BlobInfo:
+        """The copy."""
+
+    def __init__(
+        self,
+        *,
+        blob: Global___BlobInfo | None = ...,
+        created: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "created", b"created"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyBlobResponse: _TypeAlias = CopyBlobResponse  # noqa: Y015
+
+@_typing.final
+class FindMissingBlobsRequest(_message.Message):
+    """Which blobs to look for: by key, by key and digest, or by content. At most 10,000 of them, in a message of at most 2 MiB
+    (2,097,152 bytes).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys to look for."""
+
+    @_builtins.property
+    def sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """With `keys`: none, or one for each key, and then a key whose blob has another SHA-256 is missing too; an empty one
+        matches any. Without `keys`: the digests to look for under `content`. 32 raw bytes each.
+        """
+
+    @_builtins.property
+    def content(self) -> Global___ContentAddress:
+        """How the digests make keys, where no `keys` are given; not set: in hex, without prefix or suffix. Its own `sha256`
+        must be empty.
+        """
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        sha256: _abc.Iterable[_builtins.bytes] | None = ...,
+        content: Global___ContentAddress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "keys", b"keys", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindMissingBlobsRequest: _TypeAlias = FindMissingBlobsRequest  # noqa: Y015
+
+@_typing.final
+class FindMissingBlobsResponse(_message.Message):
+    """What is missing, and of what that could not be told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSING_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The positions in the request, counted from 0 and rising, of what is not there."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedItem]:
+        """The positions of which it could not be told, rising: a bad key or digest, a damaged record (DATA_LOSS), other bytes
+        under a content address (DATA_LOSS), a backend that failed. None of them is in `missing`.
+        """
+
+    def __init__(
+        self,
+        *,
+        missing: _abc.Iterable[_builtins.int] | None = ...,
+        failures: _abc.Iterable[Global___FailedItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindMissingBlobsResponse: _TypeAlias = FindMissingBlobsResponse  # noqa: Y015
+
+@_typing.final
+class FailedItem(_message.Message):
+    """An item that failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Its position in the request, counted from 0."""
+    @_builtins.property
+    def status(self) -> _types_pb2.ItemStatus:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        status: _types_pb2.ItemStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedItem: _TypeAlias = FailedItem  # noqa: Y015
+
+@_typing.final
+class BatchGetBlobsRequest(_message.Message):
+    """Which blobs to get: at most 1,000."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobAddress]:
+        """The blobs."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___BlobAddress] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetBlobsRequest: _TypeAlias = BatchGetBlobsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetBlobsResponse(_message.Message):
+    """The blobs, by position. Their data is at most 1.75 MiB (1,835,008 bytes) in all: where the next one does not fit, its
+    item fails with BATCH_FULL, and is to be asked for in another batch; one that is larger by itself fails with TOO_LARGE,
+    and is GetBlob's. `details` of both has `size_bytes`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetBlobsResult]:
+        """One for each item, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchGetBlobsResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetBlobsResponse: _TypeAlias = BatchGetBlobsResponse  # noqa: Y015
+
+@_typing.final
+class BatchGetBlobsResult(_message.Message):
+    """A blob, or why there is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CRC32C_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """All of its bytes."""
+    crc32c: _builtins.int
+    """CRC-32C (Castagnoli) of `data`; always set with it."""
+    @_builtins.property
+    def status(self) -> _types_pb2.ItemStatus:
+        """Not set: the blob is here."""
+
+    @_builtins.property
+    def blob(self) -> Global___BlobInfo:
+        """The blob."""
+
+    def __init__(
+        self,
+        *,
+        status: _types_pb2.ItemStatus | None = ...,
+        blob: Global___BlobInfo | None = ...,
+        data: _builtins.bytes = ...,
+        crc32c: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "blob", b"blob", "crc32c", b"crc32c", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "blob", b"blob", "crc32c", b"crc32c", "data", b"data", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__crc32c: _TypeAlias = _typing.Literal["crc32c"]  # noqa: Y015
+    _WhichOneofArgType__crc32c: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__crc32c) -> _WhichOneofReturnType__crc32c | None: ...
+
+Global___BatchGetBlobsResult: _TypeAlias = BatchGetBlobsResult  # noqa: Y015
+
+@_typing.final
+class BatchPutBlobsRequest(_message.Message):
+    """Which blobs to store: at most 1,000, with at most 1.75 MiB (1,835,008 bytes) of data in all, in a message of at most
+    1.875 MiB (1,966,080 bytes).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchPutBlobsItem]:
+        """The blobs."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___BatchPutBlobsItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchPutBlobsRequest: _TypeAlias = BatchPutBlobsRequest  # noqa: Y015
+
+@_typing.final
+class BatchPutBlobsItem(_message.Message):
+    """A blob to be stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    CRC32C_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    CREATE_ONLY_FIELD_NUMBER: _builtins.int
+    IF_MATCH_ETAG_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """A key; no two items may have the same."""
+    data: _builtins.bytes
+    """All of its bytes; may be empty."""
+    crc32c: _builtins.int
+    """CRC-32C (Castagnoli) of `data`; verified when present."""
+    sha256: _builtins.bytes
+    """SHA-256 of `data`: 32 raw bytes, or empty. Verified when present."""
+    content_type: _builtins.str
+    """Media type, as in PutBlobHeader."""
+    create_only: _builtins.bool
+    """True: fail with ALREADY_EXISTS if the key is taken."""
+    if_match_etag: _builtins.str
+    """Fail with FAILED_PRECONDITION unless the key's blob has just this etag."""
+    @_builtins.property
+    def content(self) -> Global___ContentAddress:
+        """A content address."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The writer's own entries, as in PutBlobHeader."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        content: Global___ContentAddress | None = ...,
+        data: _builtins.bytes = ...,
+        crc32c: _builtins.int | None = ...,
+        sha256: _builtins.bytes = ...,
+        content_type: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        create_only: _builtins.bool = ...,
+        if_match_etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "address", b"address", "content", b"content", "crc32c", b"crc32c", "create_only", b"create_only", "if_match_etag", b"if_match_etag", "key", b"key", "precondition", b"precondition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c", "address", b"address", "content", b"content", "content_type", b"content_type", "crc32c", b"crc32c", "create_only", b"create_only", "data", b"data", "if_match_etag", b"if_match_etag", "key", b"key", "metadata", b"metadata", "precondition", b"precondition", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__crc32c: _TypeAlias = _typing.Literal["crc32c"]  # noqa: Y015
+    _WhichOneofArgType__crc32c: _TypeAlias = _typing.Literal["_crc32c", b"_crc32c"]  # noqa: Y015
+    _WhichOneofReturnType_address: _TypeAlias = _typing.Literal["key", "content"]  # noqa: Y015
+    _WhichOneofArgType_address: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
+    _WhichOneofReturnType_precondition: _TypeAlias = _typing.Literal["create_only", "if_match_etag"]  # noqa: Y015
+    _WhichOneofArgType_precondition: _TypeAlias = _typing.Literal["precondition", b"precondition"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__crc32c) -> _WhichOneofReturnType__crc32c | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_address) -> _WhichOneofReturnType_address | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_precondition) -> _WhichOneofReturnType_precondition | None: ...
+
+Global___BatchPutBlobsItem: _TypeAlias = BatchPutBlobsItem  # noqa: Y015
+
+@_typing.final
+class BatchPutBlobsResponse(_message.Message):
+    """What became of the items, by position. What was stored is durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchPutBlobsResult]:
+        """One for each item, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchPutBlobsResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchPutBlobsResponse: _TypeAlias = BatchPutBlobsResponse  # noqa: Y015
+
+@_typing.final
+class BatchPutBlobsResult(_message.Message):
+    """A stored blob, or why it is not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    created: _builtins.bool
+    """True if this call stored the bytes. False only for a content address that was already there."""
+    @_builtins.property
+    def status(self) -> _types_pb2.ItemStatus:
+        """Not set: the blob is stored."""
+
+    @_builtins.property
+    def blob(self) -> Global___BlobInfo:
+        """The stored blob."""
+
+    def __init__(
+        self,
+        *,
+        status: _types_pb2.ItemStatus | None = ...,
+        blob: Global___BlobInfo | None = ...,
+        created: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "created", b"created", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchPutBlobsResult: _TypeAlias = BatchPutBlobsResult  # noqa: Y015
+
+@_typing.final
+class BatchDeleteBlobsRequest(_message.Message):
+    """Which blobs to delete: at most 1,000."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchDeleteBlobsItem]:
+        """The blobs."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___BatchDeleteBlobsItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteBlobsRequest: _TypeAlias = BatchDeleteBlobsRequest  # noqa: Y015
+
+@_typing.final
+class BatchDeleteBlobsItem(_message.Message):
+    """A blob to be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    IF_MATCH_ETAG_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """By key."""
+    if_match_etag: _builtins.str
+    """Fail with FAILED_PRECONDITION unless the blob is there with just this etag."""
+    @_builtins.property
+    def content(self) -> Global___ContentAddress:
+        """By content, `sha256` included."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        content: Global___ContentAddress | None = ...,
+        if_match_etag: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_match_etag", b"_if_match_etag", "address", b"address", "content", b"content", "if_match_etag", b"if_match_etag", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_match_etag", b"_if_match_etag", "address", b"address", "content", b"content", "if_match_etag", b"if_match_etag", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__if_match_etag: _TypeAlias = _typing.Literal["if_match_etag"]  # noqa: Y015
+    _WhichOneofArgType__if_match_etag: _TypeAlias = _typing.Literal["_if_match_etag", b"_if_match_etag"]  # noqa: Y015
+    _WhichOneofReturnType_address: _TypeAlias = _typing.Literal["key", "content"]  # noqa: Y015
+    _WhichOneofArgType_address: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__if_match_etag) -> _WhichOneofReturnType__if_match_etag | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_address) -> _WhichOneofReturnType_address | None: ...
+
+Global___BatchDeleteBlobsItem: _TypeAlias = BatchDeleteBlobsItem  # noqa: Y015
+
+@_typing.final
+class BatchDeleteBlobsResponse(_message.Message):
+    """What became of the items, by position."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchDeleteBlobsResult]:
+        """One for each item, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchDeleteBlobsResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteBlobsResponse: _TypeAlias = BatchDeleteBlobsResponse  # noqa: Y015
+
+@_typing.final
+class BatchDeleteBlobsResult(_message.Message):
+    """What became of one blob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    EXISTED_FIELD_NUMBER: _builtins.int
+    existed: _builtins.bool
+    """True if there was a blob."""
+    @_builtins.property
+    def status(self) -> _types_pb2.ItemStatus:
+        """Not set: the blob is gone."""
+
+    def __init__(
+        self,
+        *,
+        status: _types_pb2.ItemStatus | None = ...,
+        existed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existed", b"existed", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteBlobsResult: _TypeAlias = BatchDeleteBlobsResult  # noqa: Y015

@@ -35,6 +35,10 @@ class BlobStoreStub(object):
     `snapshots/`.
 
     Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING) and RESOURCE_EXHAUSTED (OVERLOADED).
+
+    **Batches** are for small blobs: one message there, one back. What is wrong with one item fails that item, and the
+    call only where it concerns all of them: too many items, or a deadline. Results come by position, one for each item.
+    A batch is not a transaction: each item is done or not done by itself, in no order, and durable once it is answered.
     """
 
     def __init__(self, channel):
@@ -68,6 +72,31 @@ class BlobStoreStub(object):
                 request_serializer=holdfast_dot_v1_dot_blob__store__pb2.ListBlobsRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_blob__store__pb2.ListBlobsResponse.FromString,
                 _registered_method=True)
+        self.CopyBlob = channel.unary_unary(
+                '/holdfast.v1.BlobStore/CopyBlob',
+                request_serializer=holdfast_dot_v1_dot_blob__store__pb2.CopyBlobRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_blob__store__pb2.CopyBlobResponse.FromString,
+                _registered_method=True)
+        self.FindMissingBlobs = channel.unary_unary(
+                '/holdfast.v1.BlobStore/FindMissingBlobs',
+                request_serializer=holdfast_dot_v1_dot_blob__store__pb2.FindMissingBlobsRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_blob__store__pb2.FindMissingBlobsResponse.FromString,
+                _registered_method=True)
+        self.BatchGetBlobs = channel.unary_unary(
+                '/holdfast.v1.BlobStore/BatchGetBlobs',
+                request_serializer=holdfast_dot_v1_dot_blob__store__pb2.BatchGetBlobsRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_blob__store__pb2.BatchGetBlobsResponse.FromString,
+                _registered_method=True)
+        self.BatchPutBlobs = channel.unary_unary(
+                '/holdfast.v1.BlobStore/BatchPutBlobs',
+                request_serializer=holdfast_dot_v1_dot_blob__store__pb2.BatchPutBlobsRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_blob__store__pb2.BatchPutBlobsResponse.FromString,
+                _registered_method=True)
+        self.BatchDeleteBlobs = channel.unary_unary(
+                '/holdfast.v1.BlobStore/BatchDeleteBlobs',
+                request_serializer=holdfast_dot_v1_dot_blob__store__pb2.BatchDeleteBlobsRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_blob__store__pb2.BatchDeleteBlobsResponse.FromString,
+                _registered_method=True)
 
 
 class BlobStoreServicer(object):
@@ -80,6 +109,10 @@ class BlobStoreServicer(object):
     `snapshots/`.
 
     Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING) and RESOURCE_EXHAUSTED (OVERLOADED).
+
+    **Batches** are for small blobs: one message there, one back. What is wrong with one item fails that item, and the
+    call only where it concerns all of them: too many items, or a deadline. Results come by position, one for each item.
+    A batch is not a transaction: each item is done or not done by itself, in no order, and durable once it is answered.
     """
 
     def PutBlob(self, request_iterator, context):
@@ -128,6 +161,50 @@ class BlobStoreServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CopyBlob(self, request, context):
+        """Stores the bytes of one blob under another name too, in one step; they do not pass through the caller, and where the
+        backend can copy not through the server either. Errors: NOT_FOUND (BLOB_NOT_FOUND) for the source, INVALID_ARGUMENT
+        (INVALID_*), ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED for source
+        or target, which `key` in its metadata tells; READ_ONLY), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS
+        (INTEGRITY_FAILED) where the source, or a target with a condition, is damaged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindMissingBlobs(self, request, context):
+        """Tells which of up to 10,000 blobs are not there, without their bytes. Errors of the call: INVALID_ARGUMENT
+        (TOO_LARGE, INVALID_*).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetBlobs(self, request, context):
+        """Gets up to 1,000 small blobs, whole. Errors of the call: INVALID_ARGUMENT (TOO_LARGE). Errors of an item are those
+        of GetBlob and TOO_LARGE, BATCH_FULL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchPutBlobs(self, request, context):
+        """Stores up to 1,000 small blobs. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and nothing was stored. Errors of
+        an item are those of PutBlob, and INVALID_BATCH for a key that an item before it has. After DEADLINE_EXCEEDED and
+        CANCELLED some of the items may have been stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeleteBlobs(self, request, context):
+        """Deletes up to 1,000 blobs; deleting a missing one is no error. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and
+        nothing was deleted. Errors of an item are those of DeleteBlob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BlobStoreServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -156,6 +233,31 @@ def add_BlobStoreServicer_to_server(servicer, server):
                     request_deserializer=holdfast_dot_v1_dot_blob__store__pb2.ListBlobsRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_blob__store__pb2.ListBlobsResponse.SerializeToString,
             ),
+            'CopyBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyBlob,
+                    request_deserializer=holdfast_dot_v1_dot_blob__store__pb2.CopyBlobRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_blob__store__pb2.CopyBlobResponse.SerializeToString,
+            ),
+            'FindMissingBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindMissingBlobs,
+                    request_deserializer=holdfast_dot_v1_dot_blob__store__pb2.FindMissingBlobsRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_blob__store__pb2.FindMissingBlobsResponse.SerializeToString,
+            ),
+            'BatchGetBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetBlobs,
+                    request_deserializer=holdfast_dot_v1_dot_blob__store__pb2.BatchGetBlobsRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_blob__store__pb2.BatchGetBlobsResponse.SerializeToString,
+            ),
+            'BatchPutBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchPutBlobs,
+                    request_deserializer=holdfast_dot_v1_dot_blob__store__pb2.BatchPutBlobsRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_blob__store__pb2.BatchPutBlobsResponse.SerializeToString,
+            ),
+            'BatchDeleteBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteBlobs,
+                    request_deserializer=holdfast_dot_v1_dot_blob__store__pb2.BatchDeleteBlobsRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_blob__store__pb2.BatchDeleteBlobsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'holdfast.v1.BlobStore', rpc_method_handlers)
@@ -174,6 +276,10 @@ class BlobStore(object):
     `snapshots/`.
 
     Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING) and RESOURCE_EXHAUSTED (OVERLOADED).
+
+    **Batches** are for small blobs: one message there, one back. What is wrong with one item fails that item, and the
+    call only where it concerns all of them: too many items, or a deadline. Results come by position, one for each item.
+    A batch is not a transaction: each item is done or not done by itself, in no order, and durable once it is answered.
     """
 
     @staticmethod
@@ -301,6 +407,141 @@ class BlobStore(object):
             '/holdfast.v1.BlobStore/ListBlobs',
             holdfast_dot_v1_dot_blob__store__pb2.ListBlobsRequest.SerializeToString,
             holdfast_dot_v1_dot_blob__store__pb2.ListBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.BlobStore/CopyBlob',
+            holdfast_dot_v1_dot_blob__store__pb2.CopyBlobRequest.SerializeToString,
+            holdfast_dot_v1_dot_blob__store__pb2.CopyBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindMissingBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.BlobStore/FindMissingBlobs',
+            holdfast_dot_v1_dot_blob__store__pb2.FindMissingBlobsRequest.SerializeToString,
+            holdfast_dot_v1_dot_blob__store__pb2.FindMissingBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.BlobStore/BatchGetBlobs',
+            holdfast_dot_v1_dot_blob__store__pb2.BatchGetBlobsRequest.SerializeToString,
+            holdfast_dot_v1_dot_blob__store__pb2.BatchGetBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchPutBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.BlobStore/BatchPutBlobs',
+            holdfast_dot_v1_dot_blob__store__pb2.BatchPutBlobsRequest.SerializeToString,
+            holdfast_dot_v1_dot_blob__store__pb2.BatchPutBlobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.BlobStore/BatchDeleteBlobs',
+            holdfast_dot_v1_dot_blob__store__pb2.BatchDeleteBlobsRequest.SerializeToString,
+            holdfast_dot_v1_dot_blob__store__pb2.BatchDeleteBlobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

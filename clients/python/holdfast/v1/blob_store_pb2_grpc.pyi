@@ -36,6 +36,10 @@ class BlobStoreStub:
     `snapshots/`.
 
     Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING) and RESOURCE_EXHAUSTED (OVERLOADED).
+
+    **Batches** are for small blobs: one message there, one back. What is wrong with one item fails that item, and the
+    call only where it concerns all of them: too many items, or a deadline. Results come by position, one for each item.
+    A batch is not a transaction: each item is done or not done by itself, in no order, and durable once it is answered.
     """
 
     @_typing.overload
@@ -68,6 +72,30 @@ class BlobStoreStub:
     """Lists blobs in byte order of their keys, a page at a time. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_DELIMITER,
     INVALID_PAGE_SIZE, INVALID_PAGE_TOKEN).
     """
+    CopyBlob: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.CopyBlobRequest, _blob_store_pb2.CopyBlobResponse]
+    """Stores the bytes of one blob under another name too, in one step; they do not pass through the caller, and where the
+    backend can copy not through the server either. Errors: NOT_FOUND (BLOB_NOT_FOUND) for the source, INVALID_ARGUMENT
+    (INVALID_*), ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED for source
+    or target, which `key` in its metadata tells; READ_ONLY), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS
+    (INTEGRITY_FAILED) where the source, or a target with a condition, is damaged.
+    """
+    FindMissingBlobs: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.FindMissingBlobsRequest, _blob_store_pb2.FindMissingBlobsResponse]
+    """Tells which of up to 10,000 blobs are not there, without their bytes. Errors of the call: INVALID_ARGUMENT
+    (TOO_LARGE, INVALID_*).
+    """
+    BatchGetBlobs: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.BatchGetBlobsRequest, _blob_store_pb2.BatchGetBlobsResponse]
+    """Gets up to 1,000 small blobs, whole. Errors of the call: INVALID_ARGUMENT (TOO_LARGE). Errors of an item are those
+    of GetBlob and TOO_LARGE, BATCH_FULL.
+    """
+    BatchPutBlobs: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.BatchPutBlobsRequest, _blob_store_pb2.BatchPutBlobsResponse]
+    """Stores up to 1,000 small blobs. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and nothing was stored. Errors of
+    an item are those of PutBlob, and INVALID_BATCH for a key that an item before it has. After DEADLINE_EXCEEDED and
+    CANCELLED some of the items may have been stored.
+    """
+    BatchDeleteBlobs: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.BatchDeleteBlobsRequest, _blob_store_pb2.BatchDeleteBlobsResponse]
+    """Deletes up to 1,000 blobs; deleting a missing one is no error. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and
+    nothing was deleted. Errors of an item are those of DeleteBlob.
+    """
 
 @_typing.type_check_only
 class BlobStoreAsyncStub(BlobStoreStub):
@@ -80,6 +108,10 @@ class BlobStoreAsyncStub(BlobStoreStub):
     `snapshots/`.
 
     Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING) and RESOURCE_EXHAUSTED (OVERLOADED).
+
+    **Batches** are for small blobs: one message there, one back. What is wrong with one item fails that item, and the
+    call only where it concerns all of them: too many items, or a deadline. Results come by position, one for each item.
+    A batch is not a transaction: each item is done or not done by itself, in no order, and durable once it is answered.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -109,6 +141,30 @@ class BlobStoreAsyncStub(BlobStoreStub):
     """Lists blobs in byte order of their keys, a page at a time. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_DELIMITER,
     INVALID_PAGE_SIZE, INVALID_PAGE_TOKEN).
     """
+    CopyBlob: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.CopyBlobRequest, _blob_store_pb2.CopyBlobResponse]  # type: ignore[assignment]
+    """Stores the bytes of one blob under another name too, in one step; they do not pass through the caller, and where the
+    backend can copy not through the server either. Errors: NOT_FOUND (BLOB_NOT_FOUND) for the source, INVALID_ARGUMENT
+    (INVALID_*), ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED for source
+    or target, which `key` in its metadata tells; READ_ONLY), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS
+    (INTEGRITY_FAILED) where the source, or a target with a condition, is damaged.
+    """
+    FindMissingBlobs: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.FindMissingBlobsRequest, _blob_store_pb2.FindMissingBlobsResponse]  # type: ignore[assignment]
+    """Tells which of up to 10,000 blobs are not there, without their bytes. Errors of the call: INVALID_ARGUMENT
+    (TOO_LARGE, INVALID_*).
+    """
+    BatchGetBlobs: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.BatchGetBlobsRequest, _blob_store_pb2.BatchGetBlobsResponse]  # type: ignore[assignment]
+    """Gets up to 1,000 small blobs, whole. Errors of the call: INVALID_ARGUMENT (TOO_LARGE). Errors of an item are those
+    of GetBlob and TOO_LARGE, BATCH_FULL.
+    """
+    BatchPutBlobs: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.BatchPutBlobsRequest, _blob_store_pb2.BatchPutBlobsResponse]  # type: ignore[assignment]
+    """Stores up to 1,000 small blobs. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and nothing was stored. Errors of
+    an item are those of PutBlob, and INVALID_BATCH for a key that an item before it has. After DEADLINE_EXCEEDED and
+    CANCELLED some of the items may have been stored.
+    """
+    BatchDeleteBlobs: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.BatchDeleteBlobsRequest, _blob_store_pb2.BatchDeleteBlobsResponse]  # type: ignore[assignment]
+    """Deletes up to 1,000 blobs; deleting a missing one is no error. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and
+    nothing was deleted. Errors of an item are those of DeleteBlob.
+    """
 
 class BlobStoreServicer(metaclass=_abc_1.ABCMeta):
     """Keeps blobs under keys. A blob is there whole and verified, or not at all: a broken upload leaves nothing, a finished
@@ -120,6 +176,10 @@ class BlobStoreServicer(metaclass=_abc_1.ABCMeta):
     `snapshots/`.
 
     Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING) and RESOURCE_EXHAUSTED (OVERLOADED).
+
+    **Batches** are for small blobs: one message there, one back. What is wrong with one item fails that item, and the
+    call only where it concerns all of them: too many items, or a deadline. Results come by position, one for each item.
+    A batch is not a transaction: each item is done or not done by itself, in no order, and durable once it is answered.
     """
 
     @_abc_1.abstractmethod
@@ -176,6 +236,60 @@ class BlobStoreServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_blob_store_pb2.ListBlobsResponse, _abc.Awaitable[_blob_store_pb2.ListBlobsResponse]]:
         """Lists blobs in byte order of their keys, a page at a time. Errors: INVALID_ARGUMENT (INVALID_KEY, INVALID_DELIMITER,
         INVALID_PAGE_SIZE, INVALID_PAGE_TOKEN).
+        """
+
+    @_abc_1.abstractmethod
+    def CopyBlob(
+        self,
+        request: _blob_store_pb2.CopyBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_store_pb2.CopyBlobResponse, _abc.Awaitable[_blob_store_pb2.CopyBlobResponse]]:
+        """Stores the bytes of one blob under another name too, in one step; they do not pass through the caller, and where the
+        backend can copy not through the server either. Errors: NOT_FOUND (BLOB_NOT_FOUND) for the source, INVALID_ARGUMENT
+        (INVALID_*), ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED for source
+        or target, which `key` in its metadata tells; READ_ONLY), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS
+        (INTEGRITY_FAILED) where the source, or a target with a condition, is damaged.
+        """
+
+    @_abc_1.abstractmethod
+    def FindMissingBlobs(
+        self,
+        request: _blob_store_pb2.FindMissingBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_store_pb2.FindMissingBlobsResponse, _abc.Awaitable[_blob_store_pb2.FindMissingBlobsResponse]]:
+        """Tells which of up to 10,000 blobs are not there, without their bytes. Errors of the call: INVALID_ARGUMENT
+        (TOO_LARGE, INVALID_*).
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetBlobs(
+        self,
+        request: _blob_store_pb2.BatchGetBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_store_pb2.BatchGetBlobsResponse, _abc.Awaitable[_blob_store_pb2.BatchGetBlobsResponse]]:
+        """Gets up to 1,000 small blobs, whole. Errors of the call: INVALID_ARGUMENT (TOO_LARGE). Errors of an item are those
+        of GetBlob and TOO_LARGE, BATCH_FULL.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchPutBlobs(
+        self,
+        request: _blob_store_pb2.BatchPutBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_store_pb2.BatchPutBlobsResponse, _abc.Awaitable[_blob_store_pb2.BatchPutBlobsResponse]]:
+        """Stores up to 1,000 small blobs. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and nothing was stored. Errors of
+        an item are those of PutBlob, and INVALID_BATCH for a key that an item before it has. After DEADLINE_EXCEEDED and
+        CANCELLED some of the items may have been stored.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeleteBlobs(
+        self,
+        request: _blob_store_pb2.BatchDeleteBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_store_pb2.BatchDeleteBlobsResponse, _abc.Awaitable[_blob_store_pb2.BatchDeleteBlobsResponse]]:
+        """Deletes up to 1,000 blobs; deleting a missing one is no error. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and
+        nothing was deleted. Errors of an item are those of DeleteBlob.
         """
 
 def add_BlobStoreServicer_to_server(servicer: BlobStoreServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

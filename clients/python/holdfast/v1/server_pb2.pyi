@@ -141,6 +141,9 @@ class ServerLimits(_message.Message):
     MAX_METADATA_BYTES_FIELD_NUMBER: _builtins.int
     MAX_PAGE_SIZE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_ITEMS_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_FIND_ITEMS_FIELD_NUMBER: _builtins.int
     max_blob_bytes: _builtins.int
     """The largest blob, in bytes."""
     max_chunk_bytes: _builtins.int
@@ -157,6 +160,12 @@ class ServerLimits(_message.Message):
     """The most entries on a page of a list."""
     max_concurrent_calls: _builtins.int
     """Calls at work at once, before OVERLOADED."""
+    max_batch_items: _builtins.int
+    """The most items of a batch."""
+    max_batch_bytes: _builtins.int
+    """The most bytes of data in a batch."""
+    max_find_items: _builtins.int
+    """The most keys or digests in a FindMissingBlobs."""
     def __init__(
         self,
         *,
@@ -168,10 +177,13 @@ class ServerLimits(_message.Message):
         max_metadata_bytes: _builtins.int = ...,
         max_page_size: _builtins.int = ...,
         max_concurrent_calls: _builtins.int = ...,
+        max_batch_items: _builtins.int = ...,
+        max_batch_bytes: _builtins.int = ...,
+        max_find_items: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["download_chunk_bytes", b"download_chunk_bytes", "max_blob_bytes", b"max_blob_bytes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_calls", b"max_concurrent_calls", "max_key_bytes", b"max_key_bytes", "max_key_segment_bytes", b"max_key_segment_bytes", "max_metadata_bytes", b"max_metadata_bytes", "max_page_size", b"max_page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["download_chunk_bytes", b"download_chunk_bytes", "max_batch_bytes", b"max_batch_bytes", "max_batch_items", b"max_batch_items", "max_blob_bytes", b"max_blob_bytes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_calls", b"max_concurrent_calls", "max_find_items", b"max_find_items", "max_key_bytes", b"max_key_bytes", "max_key_segment_bytes", b"max_key_segment_bytes", "max_metadata_bytes", b"max_metadata_bytes", "max_page_size", b"max_page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,8 +3,10 @@
 isort:skip_file
 The types that all Holdfast services share: data chunks, upload trailers, byte ranges, error reasons."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -54,7 +56,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_UPLOAD: _ErrorReason.ValueType  # 14
     """INVALID_ARGUMENT: the messages of an upload came in the wrong order, or one has no part or an empty chunk."""
     ERROR_REASON_TOO_LARGE: _ErrorReason.ValueType  # 15
-    """INVALID_ARGUMENT: a chunk or a blob is larger than the limit that the message names."""
+    """INVALID_ARGUMENT: a chunk, a blob or a batch is larger than the limit that the message names."""
     ERROR_REASON_UPLOAD_INCOMPLETE: _ErrorReason.ValueType  # 16
     """INVALID_ARGUMENT: the upload ended before all of its bytes, or without a trailer and a declared size."""
     ERROR_REASON_SIZE_MISMATCH: _ErrorReason.ValueType  # 17
@@ -99,6 +101,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the server's room for uploads that must be known whole before they go on is full."""
     ERROR_REASON_CONCURRENT_MODIFICATION: _ErrorReason.ValueType  # 36
     """ABORTED: others changed the same thing meanwhile. Try again with fresh state."""
+    ERROR_REASON_INVALID_BATCH: _ErrorReason.ValueType  # 37
+    """INVALID_ARGUMENT: an item of a batch contradicts another item of it."""
+    ERROR_REASON_BATCH_FULL: _ErrorReason.ValueType  # 38
+    """INVALID_ARGUMENT: a blob does not fit into the answer to this batch any more. Ask for it in another one. Metadata:
+    `size_bytes`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the `reason` of the google.rpc.ErrorInfo (domain `holdfast`) in the error's details, there without
@@ -136,7 +144,7 @@ ERROR_REASON_INVALID_DELIMITER: ErrorReason.ValueType  # 13
 ERROR_REASON_INVALID_UPLOAD: ErrorReason.ValueType  # 14
 """INVALID_ARGUMENT: the messages of an upload came in the wrong order, or one has no part or an empty chunk."""
 ERROR_REASON_TOO_LARGE: ErrorReason.ValueType  # 15
-"""INVALID_ARGUMENT: a chunk or a blob is larger than the limit that the message names."""
+"""INVALID_ARGUMENT: a chunk, a blob or a batch is larger than the limit that the message names."""
 ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 16
 """INVALID_ARGUMENT: the upload ended before all of its bytes, or without a trailer and a declared size."""
 ERROR_REASON_SIZE_MISMATCH: ErrorReason.ValueType  # 17
@@ -181,6 +189,12 @@ ERROR_REASON_SPOOL_FULL: ErrorReason.ValueType  # 35
 """RESOURCE_EXHAUSTED: the server's room for uploads that must be known whole before they go on is full."""
 ERROR_REASON_CONCURRENT_MODIFICATION: ErrorReason.ValueType  # 36
 """ABORTED: others changed the same thing meanwhile. Try again with fresh state."""
+ERROR_REASON_INVALID_BATCH: ErrorReason.ValueType  # 37
+"""INVALID_ARGUMENT: an item of a batch contradicts another item of it."""
+ERROR_REASON_BATCH_FULL: ErrorReason.ValueType  # 38
+"""INVALID_ARGUMENT: a blob does not fit into the answer to this batch any more. Ask for it in another one. Metadata:
+`size_bytes`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -272,3 +286,63 @@ class ByteRange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ByteRange: _TypeAlias = ByteRange  # noqa: Y015
+
+@_typing.final
+class ItemStatus(_message.Message):
+    """What became of one item of a batch: what a failed call would say. Not set in a result, or with code 0: all is well."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DetailsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The gRPC status code (google.rpc.Code): 0 is OK."""
+    reason: Global___ErrorReason.ValueType
+    """Why."""
+    message: _builtins.str
+    """The same for people. Empty where the answer would otherwise be larger than 2 MiB."""
+    field: _builtins.str
+    """With INVALID_ARGUMENT: the field of the item that breaks a rule, as in a BadRequest."""
+    @_builtins.property
+    def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The names and values involved, as in the metadata of an ErrorInfo. Empty where the answer would be too large."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        reason: Global___ErrorReason.ValueType = ...,
+        message: _builtins.str = ...,
+        field: _builtins.str = ...,
+        details: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "field", b"field", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemStatus: _TypeAlias = ItemStatus  # noqa: Y015

@@ -45,6 +45,9 @@ DEFAULT_LOCK_TIMEOUT_SECONDS = 10.0
 _WRITING_BYTES = 8 << 20
 """After so many bytes of an upload the disk begins, while more arrive: fsync then finds less to do at the end."""
 
+_WRITES_AT_ONCE = 8
+"""Writes wait for the disk, which syncs several in about the time of one; reads come from the page cache."""
+
 _DIRECTORIES = ("tree", "locks", "scratch")
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY
 _log = logging.getLogger(__name__)
@@ -112,7 +115,14 @@ class FilesystemStore(ObjectStore):
 
     def describe(self) -> Description:
         """Tell that writes survive a loss of power."""
-        return Description("filesystem", Durability.DISK, ALL_ATOMIC, nested_keys=True, store_id=self._store_id)
+        return Description(
+            "filesystem",
+            Durability.DISK,
+            ALL_ATOMIC,
+            nested_keys=True,
+            store_id=self._store_id,
+            writes_at_once=_WRITES_AT_ONCE,
+        )
 
     def start(self, listener: Listener) -> None:
         """Tell that the backend can be used."""
@@ -181,6 +191,7 @@ class FilesystemStore(ObjectStore):
         target: ObjectKey,
         *,
         condition: Condition = OVERWRITE,
+        source_condition: Condition = OVERWRITE,
         attributes: Attributes | None = None,
     ) -> ObjectInfo:
         """Store the source's bytes under the target too; see `ObjectStore.copy`.
@@ -189,6 +200,7 @@ class FilesystemStore(ObjectStore):
         """
         with os_errors_translated(writing=True), self._tree.opened(source) as fd:
             found = record.read(self._disk, fd, source)
+            source_condition.check(source, found)
             self._check(condition, target)
             info = replace(
                 found,
