@@ -117,6 +117,43 @@ def test_a_damaged_blob_is_healed_by_a_put_of_its_content(on_files: Place, posit
     assert on_files.blobs.put(CONTENT, DATA).created is False
 
 
+@pytest.mark.parametrize("position", [10, -40], ids=["data", "record"])
+def test_a_damaged_blob_is_healed_by_a_copy_to_its_content_address(on_files: Place, position: int) -> None:
+    on_files.blobs.put("source", DATA)
+    on_files.blobs.put(CONTENT, DATA)
+    stored = bytearray(on_files.file().read_bytes())
+    stored[position] ^= 1
+    on_files.file().write_bytes(stored)
+    copy = on_files.blobs.copy("source", CONTENT)
+    assert (copy.created, copy.blob.key) == (True, KEY)
+    assert on_files.read(CONTENT) == DATA
+    assert on_files.has_logged(HEALED)
+    assert on_files.blobs.copy("source", CONTENT).created is False
+
+
+def test_a_damaged_source_does_not_replace_a_damaged_blob(on_files: Place) -> None:
+    on_files.blobs.put("source", DATA)
+    on_files.blobs.put(CONTENT, DATA)
+    damaged = {}
+    for file in (on_files.tree / "source.f", on_files.file()):
+        damaged[file] = b"?" + file.read_bytes()[1:]
+        file.write_bytes(damaged[file])
+    with refused("INTEGRITY_FAILED"):
+        on_files.blobs.copy("source", CONTENT)
+    assert all(file.read_bytes() == stored for file, stored in damaged.items())
+
+
+def test_a_damaged_blob_is_neither_missing_nor_there(on_files: Place) -> None:
+    on_files.blobs.put("a", DATA)
+    stored = bytearray((on_files.tree / "a.f").read_bytes())
+    stored[-40] ^= 1
+    (on_files.tree / "a.f").write_bytes(stored)
+    found = list(on_files.blobs.find_missing(["a", "b"]))
+    assert [getattr(one, "reason", one) for one in found] == ["INTEGRITY_FAILED", True]
+    [got] = on_files.blobs.get_many(["a"])
+    assert getattr(got, "reason", None) == "INTEGRITY_FAILED"
+
+
 def test_an_undamaged_blob_is_not_replaced(on_files: Place) -> None:
     on_files.blobs.put(CONTENT, DATA)
     stored = on_files.file().read_bytes()

@@ -585,7 +585,19 @@ class TestCopy:
     def test_a_missing_source_is_not_found(self, store: ObjectStore) -> None:
         with pytest.raises(ObjectNotFound):
             store.copy(KEY, OTHER)
+        with pytest.raises(ObjectNotFound):
+            store.copy(KEY, OTHER, source_condition=IfMatch("any"))
         assert names(store) == []
+
+    def test_the_source_can_be_pinned(self, store: ObjectStore) -> None:
+        old = store.put(KEY, Body.of(b"old"))
+        new = store.put(KEY, Body.of(b"new"))
+        with pytest.raises(PreconditionFailed) as refused:
+            store.copy(KEY, OTHER, source_condition=IfMatch(old.etag))
+        assert refused.value.details["key"] == KEY.text
+        assert names(store) == [KEY.text]
+        store.copy(KEY, OTHER, condition=CreateOnly(), source_condition=IfMatch(new.etag))
+        assert read(store.get(OTHER)) == b"new"
 
 
 def test_no_key_that_leads_out_can_be_made() -> None:

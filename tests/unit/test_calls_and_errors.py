@@ -83,6 +83,7 @@ EVERY_ERROR = [
         if reason.startswith("INVALID_")
     ),
     errors.InvalidArgument(Reason.TOO_LARGE, "chunk.data", "too large"),
+    errors.InvalidArgument(Reason.BATCH_FULL, "address", "no room", size_bytes="20"),
     errors.BrokenUpload(Reason.UPLOAD_INCOMPLETE, "trailer", "ended"),
     errors.BrokenUpload(Reason.SIZE_MISMATCH, "size_bytes", "size"),
     errors.BrokenUpload(Reason.CHECKSUM_MISMATCH, "sha256", "sha"),

@@ -9,7 +9,15 @@ from functools import partial
 from holdfast_server import calls
 from holdfast_server.blobs.address import Address, BlobKey, ContentAddress, key_of
 from holdfast_server.blobs.lists import BlobPage, BlobQuery, page_of
-from holdfast_server.errors import AlreadyExists, IntegrityFailed, InvalidArgument, NotFound, Reason
+from holdfast_server.errors import (
+    AlreadyExists,
+    ConcurrentModification,
+    IntegrityFailed,
+    InvalidArgument,
+    NotFound,
+    PreconditionFailed,
+    Reason,
+)
 from holdfast_server.objects.base import (
     NO_ATTRIBUTES,
     OVERWRITE,
@@ -30,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_MAX_BLOB_BYTES = 1 << 40
 """1 TiB."""
+
+_TRIES = 3
+"""Of a copy whose source is replaced meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,22 +170,41 @@ class BlobStore:
         """
         if isinstance(target, ContentAddress):
             _check_condition(condition)
-        try:
-            if isinstance(target, ContentAddress) or isinstance(source, ContentAddress):
-                found = self.stat(source)
-                source_condition.check(found.key, found)
-                source_condition = IfMatch(found.etag)  # it must not become another one on the way
-                if isinstance(target, ContentAddress):
-                    return self._copy_content(found, target, attributes)
-            copied = self._objects.copy(
-                key_of(source),
-                target.object_key,
-                condition=condition,
-                source_condition=source_condition,
-                attributes=attributes,
-            )
-        except ObjectNotFound as missing:
-            raise _not_found(missing) from None
+        elif isinstance(source, BlobKey):
+            try:
+                copied = self._objects.copy(
+                    source.object_key,
+                    target.object_key,
+                    condition=condition,
+                    source_condition=source_condition,
+                    attributes=attributes,
+                )
+            except ObjectNotFound as missing:
+                raise _not_found(missing) from None
+            return Put(copied, created=True)
+        for _ in range(_TRIES):
+            found = self.stat(source)
+            source_condition.check(found.key, found)
+            try:
+                return self._copy_found(found, target, condition, attributes)
+            except (ObjectNotFound, PreconditionFailed):
+                if self.stat(source).etag == found.etag:
+                    raise  # it was the target's
+        raise ConcurrentModification(f"key {found.key.text!r} changed each time that it was copied", key=found.key.text)
+
+    def _copy_found(
+        self, source: ObjectInfo, target: Address, condition: Condition, attributes: Attributes | None
+    ) -> Put:
+        """Copy just this object: it must not become another one on the way."""
+        if isinstance(target, ContentAddress):
+            return self._copy_content(source, target, attributes)
+        copied = self._objects.copy(
+            source.key,
+            target.object_key,
+            condition=condition,
+            source_condition=IfMatch(source.etag),
+            attributes=attributes,
+        )
         return Put(copied, created=True)
 
     def _copy_content(self, source: ObjectInfo, target: ContentAddress, attributes: Attributes | None) -> Put:

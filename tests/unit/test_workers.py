@@ -1,0 +1,99 @@
+"""Many pieces of work for one caller, a few of them at once."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from holdfast_server import calls
+from holdfast_server.errors import Cancelled, DeadlineExceeded
+from holdfast_server.workers import Workers
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    made = Workers(threads=4)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+def test_results_come_in_the_order_of_the_items(workers: Workers, at_once: int, count: int) -> None:
+    assert workers.each(range(count), lambda item: item * 2, at_once) == [item * 2 for item in range(count)]
+
+
+def test_as_many_are_at_work_as_are_asked_for(workers: Workers) -> None:
+    together = threading.Barrier(3, timeout=10)
+    assert workers.each(range(6), lambda _: together.wait() >= 0, 3) == [True] * 6
+
+
+def test_no_more_are_at_work_than_are_asked_for(workers: Workers) -> None:
+    lock = threading.Lock()
+    at_work = most = 0
+
+    def work(_: int) -> None:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        sum(range(100_000))  # time for others to come in
+        with lock:
+            at_work -= 1
+
+    workers.each(range(40), work, 2)
+    assert most <= 2
+
+
+def test_the_caller_does_all_where_the_others_are_busy(workers: Workers) -> None:
+    busy, done = threading.Barrier(6, timeout=10), threading.Event()
+
+    def hold(_: int) -> None:
+        busy.wait()
+        done.wait(10)
+
+    holding = threading.Thread(target=workers.each, args=(range(5), hold, 5))
+    holding.start()  # in its own thread and all four of the others
+    try:
+        busy.wait()
+        assert set(workers.each(range(10), lambda _: threading.get_ident(), 4)) == {threading.get_ident()}
+    finally:
+        done.set()
+        holding.join()
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_the_first_error_ends_the_rest(workers: Workers, at_once: int) -> None:
+    begun = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item == 3:
+            raise ValueError("three")
+
+    with pytest.raises(ValueError, match="three"):
+        workers.each(range(10_000), work, at_once)
+    assert len(begun) < 10_000
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_nobody_works_for_a_caller_who_is_late_or_gone(workers: Workers, at_once: int) -> None:
+    begun: list[int] = []
+    with calls.working_for(calls.Call(time.monotonic() - 1)), pytest.raises(DeadlineExceeded):
+        workers.each(range(10), begun.append, at_once)
+    with calls.working_for(calls.Call(is_active=lambda: False)), pytest.raises(Cancelled):
+        workers.each(range(10), begun.append, at_once)
+    assert begun == []
+
+
+def test_all_threads_work_for_the_call_of_the_caller(workers: Workers) -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def work(_: int) -> bool:
+        together.wait()
+        left = calls.time_left()
+        return left is not None and 500 < left <= 1000
+
+    with calls.working_for(calls.Call(time.monotonic() + 1000)):
+        assert workers.each(range(3), work, 3) == [True] * 3
