@@ -75,6 +75,19 @@ class Late(Fault):
         exchange.wait(self.seconds)
 
 
+@dataclass(frozen=True)
+class Part(Fault):
+    """The answer is the part that was asked for, of an object of which this is known."""
+
+    content_type: str
+    metadata: str
+
+    def before_request(self, exchange: Exchange) -> None:
+        exchange.read_request()
+        headers = {"Content-Type": self.content_type, "x-amz-meta-holdfast-probe": self.metadata}
+        exchange.answer(206, b"ldfa", headers)
+
+
 def is_making(request: Seen) -> bool:
     """Tell whether a request is of the probe itself. Of an upload whose name was lost nobody can know."""
     return request.method != "DELETE" and "uploads" not in request.query
@@ -117,11 +130,19 @@ class TestFailures:
             for fault, nth, said in [
                 (Answer(404, "NoSuchKey"), 2, "what was written is not there at once"),
                 (Answer(200, "whole"), 2, "it does not give a part of an object"),
+                (Part("text/plain; charset=utf-8", "a b"), 2, "it does not keep the metadata"),
+                (Part("text/plain", "a%20b"), 2, "it does not keep the metadata"),
             ]:
                 proxy.fail(fault, nth=nth)
                 with pytest.raises(StoreUnfit, match=said):
                     fresh.probe()
                 proxy.heal()
+
+    def test_a_content_type_may_be_written_in_another_way(self, moto: MotoServer, bench: Bench) -> None:
+        with FaultProxy(moto.endpoint) as proxy:
+            rewritten = proxy.fail(Part("Text/plain;charset=UTF-8", "a%20b"), nth=2)
+            assert bench(moto, proxy).probe() == FINDINGS["moto"]
+        assert rewritten.met == 1
 
     def test_a_store_that_refuses_what_any_store_does_is_named(self, moto: MotoServer) -> None:
         with FaultProxy(moto.endpoint) as proxy:

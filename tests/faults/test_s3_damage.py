@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
@@ -120,6 +120,68 @@ def check_piece_is_damaged(store: ObjectStore, data: bytes, number: int) -> None
     assert store.stat(KEY).size_bytes == len(data)
 
 
+def framed(data: bytes, frames: Iterable[int]) -> bytes:
+    """Return these frames of what is stored, by number."""
+    return b"".join(data[number * FRAME :][:FRAME] for number in frames)
+
+
+MISPLACED: dict[str, tuple[int, ...]] = {
+    "two neighbours swapped": (0, 2, 1, 3, 4, 5),
+    "first and last but one swapped": (4, 1, 2, 3, 0, 5),
+    "one in place of the next": (0, 1, 1, 3, 4, 5),
+    "one in place of all": (3, 3, 3, 3, 3, 5),
+    "one dropped, and one repeated": (0, 2, 3, 4, 4, 5),
+}
+"""Which frames lie where."""
+
+
+@pytest.mark.parametrize("frames", MISPLACED.values(), ids=MISPLACED)
+def test_pieces_of_a_larger_object_that_are_not_in_their_places(
+    store: ObjectStore, back_door: BackDoor, frames: tuple[int, ...]
+) -> None:
+    store.put(KEY, Body.of(FRAMED))
+    stored = back_door.take()
+    back_door.lay(replace(stored, data=framed(stored.data, frames)))
+    check_pieces(store, FRAMED, [number for number, there in enumerate(frames) if number != there])
+
+
+@pytest.mark.parametrize("other", [FRAMED[::-1], FRAMED], ids=["other bytes", "the same bytes"])
+@pytest.mark.parametrize("number", [0, 3, 5])
+def test_a_piece_of_another_object_of_the_same_key(
+    store: ObjectStore, back_door: BackDoor, other: bytes, number: int
+) -> None:
+    store.put(KEY, Body.of(other))
+    before = back_door.take()
+    store.put(KEY, Body.of(FRAMED))
+    stored = back_door.take()
+    mixed = framed(stored.data, range(number)) + framed(before.data, [number])
+    back_door.lay(replace(stored, data=mixed + framed(stored.data, range(number + 1, 6))))
+    check_pieces(store, FRAMED, [number])
+
+
+def test_the_bytes_of_another_object_of_the_same_key_and_size(store: ObjectStore, back_door: BackDoor) -> None:
+    store.put(KEY, Body.of(FRAMED[::-1]))
+    before = back_door.take()
+    store.put(KEY, Body.of(FRAMED))
+    back_door.lay(replace(back_door.take(), data=before.data))
+    check_pieces(store, FRAMED, range(6))
+
+
+def check_pieces(store: ObjectStore, data: bytes, damaged: Iterable[int]) -> None:
+    """Check that these pieces cannot be had, neither by themselves nor with the others, and all others can."""
+    for number in range(6):
+        start, end = number * MIB, min((number + 1) * MIB, len(data))
+        for wanted in (ByteRange(start, end - start), ByteRange(start, 1), ByteRange(end - 1, 1)):
+            if number in damaged:
+                with pytest.raises(IntegrityFailed, match="not those that were stored"):
+                    read(store, KEY, wanted)
+            else:
+                assert read(store, KEY, wanted) == data[start:end][wanted.offset - start :][: wanted.length]
+    for across in (ByteRange(), Suffix(len(data))):
+        with pytest.raises(IntegrityFailed, match="not those that were stored"):
+            read(store, KEY, across)
+
+
 LENGTHS: dict[str, Callable[[bytes], bytes]] = {
     "nothing": lambda _: b"",
     "without its last byte": lambda data: data[:-1],
@@ -160,6 +222,12 @@ HEADERS: dict[str, dict[str, str | None]] = {
     "a checksum too few": {"crc32c": "0" * 16},
     "a checksum that is none": {"crc32c": "x" * 24},
     "metadata that are none": {"metadata": "NAME=value"},
+    "other metadata": {"metadata": "name=valuf"},
+    "another sha256": {"sha256": hashlib.sha256(b"another").hexdigest()},
+    "another write": {"write": "0" * 16},
+    "another check": {"check": "00000000"},
+    "no check": {"check": None},
+    "no content type": {"type": "none"},
 }
 
 
@@ -171,6 +239,24 @@ def test_headers_that_are_not_as_they_were_written(
     stored = back_door.take()
     headers = {**stored.metadata, **{PREFIX + name: value for name, value in change.items()}}
     back_door.lay(replace(stored, metadata={name: value for name, value in headers.items() if value is not None}))
+    check_damaged(store)
+
+
+def test_a_content_type_that_is_not_as_it_was_written(store: ObjectStore, back_door: BackDoor) -> None:
+    store.put(KEY, Body.of(PLAIN), attributes=ATTRIBUTES)
+    back_door.lay(replace(back_door.take(), content_type="text/plaim"))
+    check_damaged(store)
+
+
+@pytest.mark.parametrize("name", ["seed", "size", "sha256", "check"])
+def test_headers_of_a_larger_object_that_are_not_as_they_were_written(
+    store: ObjectStore, back_door: BackDoor, name: str
+) -> None:
+    store.put(KEY, Body.of(FRAMED), attributes=ATTRIBUTES)
+    stored = back_door.take()
+    value = stored.metadata[PREFIX + name]
+    other = value[:-1] + ("1" if value.endswith("0") else "0")
+    back_door.lay(replace(stored, metadata={**stored.metadata, PREFIX + name: other}))
     check_damaged(store)
 
 

@@ -6,11 +6,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from holdfast_server.errors import HoldfastError, Reason, Unavailable
+from holdfast_server.objects.remote_metrics import RemoteMetrics
 from holdfast_server.objects.s3.client import S3Client
 from holdfast_server.objects.s3.messages import Request, S3Refusal
 from holdfast_server.objects.s3.options import S3Options
+from holdfast_server.objects.s3.requests import MeasuredClient
 
 SECRET = "hunter2-secret"
 TOKEN = "hunter2-token"
@@ -39,7 +42,12 @@ def connecting() -> Iterator[Connect]:
         yield connect
 
 
-def failure(client: S3Client, request: Request) -> Exception:
+def measured(client: S3Client) -> MeasuredClient:
+    """Return what the backend asks, and what asks the client why a HEAD was refused."""
+    return MeasuredClient(client, RemoteMetrics(CollectorRegistry()).of_backend("s3"))
+
+
+def failure(client: S3Client | MeasuredClient, request: Request) -> Exception:
     """Return what sending a request raises."""
     with pytest.raises((HoldfastError, S3Refusal)) as raised:
         client.send(request)

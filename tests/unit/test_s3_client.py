@@ -37,6 +37,7 @@ from tests.support.s3_clients import (
     Meaning,
     connecting,
     failure,
+    measured,
 )
 from tests.support.samples import MIB, sample
 
@@ -200,7 +201,7 @@ class TestAnswers:
         request, fault, meaning = case
         upstream.stored["/bucket/key"] = sample(MIB)
         proxy.fail(fault, times=FOREVER)
-        error = failure(client, request)
+        error = failure(measured(client), request)
         meaning.check(error)
         # Nothing is tried again here. But why a HEAD is refused is not in its answer, and is asked for.
         assert [seen.method for seen in proxy.requests] in ([request.method], ["HEAD", "GET"])

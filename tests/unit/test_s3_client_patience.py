@@ -17,7 +17,7 @@ from holdfast_server.objects.s3.messages import Request
 from tests.support.fault_proxy import Fault, FaultProxy, Hang, HangAfter, Throttle
 from tests.support.fault_proxy.exchange import Exchange
 from tests.support.http_upstream import HttpUpstream
-from tests.support.s3_clients import AWAY, GET, HEAD, PUT, Connect, connecting, failure, within
+from tests.support.s3_clients import AWAY, GET, HEAD, PUT, Connect, connecting, failure, measured, within
 from tests.support.samples import MIB, sample
 
 SHORT = 0.3
@@ -147,7 +147,7 @@ class TestConnections:
             client.send(replace(PUT, key="large", body=large))
             assert client.send(HEAD).body == b""
             AWAY.check(failure(client, replace(GET, key="none")))  # what is no store's answer
-            AWAY.check(failure(client, replace(HEAD, key="none")))
+            AWAY.check(failure(measured(client), replace(HEAD, key="none")))
             with client.open(replace(GET, key="large")) as download:
                 assert download.read(len(large)) == large  # and not asked whether there is more
             with client.open(GET) as download:

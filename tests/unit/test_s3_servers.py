@@ -18,7 +18,8 @@ from minio import Minio
 from minio.error import S3Error
 
 from tests.support import s3_met
-from tests.support.s3_servers import MinioServer, MotoServer, RcloneServer, S3Server, _held_port
+from tests.support.ports import held_port
+from tests.support.s3_servers import MinioServer, MotoServer, RcloneServer, S3Server
 from tests.support.samples import MIB, sample
 
 Buckets = Callable[[S3Server], str]
@@ -195,7 +196,7 @@ def test_what_minio_stores_outlives_its_process() -> None:
 
 
 def test_a_port_is_held_for_the_server_that_names_it() -> None:
-    with _held_port() as port:
+    with held_port() as port:
         with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
             other.bind(("127.0.0.1", port))
         with pytest.raises(ConnectionRefusedError):

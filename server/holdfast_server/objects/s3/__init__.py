@@ -1,8 +1,9 @@
 """The S3 backend: `S3Store`, and what it has to know: `S3Options`.
 
-An operation goes through `store` (what is meant), `puts`, `reader`, `lists` and `heads` (how), and its requests through
-`requests` (measured, gated, tried again) and `client` (signed and sent; `messages` is what it is told and tells).
-`layout` is how objects lie in the bucket; `bucket` and `probe` find out about it.
+An operation goes through `store` (what is meant), `puts`, `copies`, `reader`, `lists` and `heads` (how), and its
+requests through `requests` (measured, gated, tried again) and `client` (signed and sent; `messages` is what it is told
+and tells). `layout` is how an object's bytes lie in the bucket, and `record` what is known of it; `bucket` and `probe`
+find out about the bucket.
 """
 
 from holdfast_server.objects.s3.options import S3Options

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn, Self, cast
 
 import certifi
@@ -23,7 +23,7 @@ from urllib3.response import BaseHTTPResponse
 from holdfast_server import calls
 from holdfast_server.errors import DeadlineExceeded, HoldfastError, Reason, Unavailable
 from holdfast_server.objects.retrying import SilentBackend
-from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal, error_code, error_of
+from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal, Unexplained, error_code, error_of
 from holdfast_server.objects.s3.options import S3Options
 
 _SEND_BYTES = 256 << 10
@@ -122,8 +122,8 @@ class S3Client:
     def send(self, request: Request) -> Answer:
         """Send a request, and return its answer with the whole body.
 
-        Raises `S3Refusal`; `Unavailable`, `BackendRefused`, `StorageFull`; and `DeadlineExceeded` where the caller's
-        patience was shorter than the time-out.
+        Raises `S3Refusal`, which is `Unexplained` where a HEAD does not say why; `Unavailable`, `BackendRefused`,
+        `StorageFull`; and `DeadlineExceeded` where the caller's patience was shorter than the time-out.
         """
         with self.open(request) as download:
             body = download.read(_MOST_ANSWER_BYTES + 1, request.work_seconds)
@@ -152,7 +152,7 @@ class S3Client:
             )
         except _Answered as answered:
             if request.method == "HEAD" and not answered.code and answered.status in _AMBIGUOUS:
-                self._ask_why(request)
+                raise Unexplained(answered.status, "", answered.headers) from None
             raise self._refusal(request, answered) from None
         except (HTTPError, OSError) as error:
             _let_go(error)
@@ -182,13 +182,6 @@ class S3Client:
             raise (SilentBackend if is_long else DeadlineExceeded)(message) from error
         waited = timeout.connect if isinstance(error, ConnectTimeoutError) else timeout.read
         raise _unavailable(error, waited) from error
-
-    def _ask_why(self, request: Request) -> NoReturn:
-        """Raise what the refusal of a HEAD means: its answer has no body to say it, and that to a GET has one."""
-        query = {} if request.key else {"list-type": "2", "max-keys": "1"}
-        headers = {"Range": "bytes=0-0"} if request.key else {}
-        self.open(replace(request, method="GET", query=query, headers=headers)).close()
-        raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store says of one thing that it is there and is not")
 
     def _refusal(self, request: Request, answered: "_Answered") -> HoldfastError | S3Refusal:
         """Return what to raise: where it has a name when it is raised, it holds its frame, and that holds it."""

@@ -7,7 +7,7 @@ from holdfast_server.objects.base import ObjectNotFound
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch
 from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.objects.key import ObjectKey
-from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3 import record
 from holdfast_server.objects.s3.messages import Request, S3Refusal
 from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 
@@ -30,15 +30,15 @@ class Heads:
         """Return the key in the bucket."""
         return self._prefix + key.text
 
-    def get(self, key: ObjectKey) -> layout.Stored:
-        """Return what stands under the key. Raises `ObjectNotFound`, and `IntegrityFailed` as `layout.read_headers`."""
+    def get(self, key: ObjectKey) -> record.Stored:
+        """Return what stands under the key. Raises `ObjectNotFound`, and `IntegrityFailed` as `record.read_headers`."""
         try:
             answer = self._requests.send(Request("head", "HEAD", self.path(key)))
         except S3Refusal as refusal:
             if refusal.is_missing:
                 raise ObjectNotFound(key) from None
             raise
-        return layout.read_headers(key, answer.headers, layout.length_of(answer.headers))
+        return record.read_headers(key, answer.headers, record.length_of(answer.headers))
 
     def trace(self, key: ObjectKey) -> tuple[str, ...] | None:
         """Return what tells one object under the key from another, be they damaged; None if there is none."""
@@ -48,9 +48,9 @@ class Heads:
             if refusal.is_missing:
                 return None
             raise
-        return layout.trace_of(headers)
+        return record.trace_of(headers)
 
-    def find(self, key: ObjectKey) -> layout.Stored | None:
+    def find(self, key: ObjectKey) -> record.Stored | None:
         """Return what stands under the key, or None. Raises `IntegrityFailed` as `get` does."""
         try:
             return self.get(key)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from holdfast_server.errors import BackendRefused, HoldfastError, InvalidArgument, Reason, StorageFull, Unavailable
@@ -113,6 +113,10 @@ class S3Refusal(Exception):
         return self.status == _RANGE_NOT_SATISFIABLE
 
 
+class Unexplained(S3Refusal):
+    """The refusal of a HEAD, whose answer has no body to say why."""
+
+
 class Throttled(AnsweredFailure):
     """The store is there, and wants to be asked less often: some let a key be written once a second."""
 
@@ -120,6 +124,13 @@ class Throttled(AnsweredFailure):
 def copy_source(bucket: str, path: str) -> dict[str, str]:
     """Return the header that names what to copy."""
     return {"x-amz-copy-source": quote(f"/{bucket}/{path}")}
+
+
+def why(request: Request) -> Request:
+    """Return what asks why a HEAD was refused: a GET, whose refusal has a body to say it."""
+    query = {} if request.key else {"list-type": "2", "max-keys": "1"}
+    headers = {"Range": "bytes=0-0"} if request.key else {}
+    return replace(request, name="ask_why", method="GET", query=query, headers=headers)
 
 
 def error_of(request: Request, bucket: str, status: int, code: str) -> HoldfastError | None:

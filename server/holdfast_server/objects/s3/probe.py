@@ -17,9 +17,9 @@ from holdfast_server import calls
 from holdfast_server.errors import HoldfastError, Reason, Unavailable
 from holdfast_server.objects.base import ConditionMode, ConditionModes
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, Overwrite
-from holdfast_server.objects.s3.layout import etag_of
 from holdfast_server.objects.s3.lists import children, parse, text, upload_id
 from holdfast_server.objects.s3.messages import Answer, S3Refusal, Throttled, copy_source
+from holdfast_server.objects.s3.record import bare_type, etag_of
 from holdfast_server.objects.s3.requests import MeasuredClient
 
 WRITERS = 3
@@ -31,7 +31,9 @@ _THROTTLED_SECONDS = 1.0
 """Some stores let a key be written once a second."""
 
 _BODY = b"holdfast probe\n"
+_TYPE = "text/plain; charset=utf-8"
 _METADATA = {"x-amz-meta-holdfast-probe": "a%20b"}
+_HEADERS = {"Content-Type": _TYPE, **_METADATA}
 _SOURCE = "basics"
 _FIXED_NAMES = (_SOURCE, "nested", "nested/below")
 _NO_ETAG = '"00000000000000000000000000000000"'
@@ -202,7 +204,7 @@ class _Workplace:
 
     def begin_put_in_parts(self, path: str) -> Attempt:
         """Put in parts, of which there is one; only the last request is conditional."""
-        begun = self._send("create_upload", "POST", path, {"uploads": ""}, headers=_METADATA)
+        begun = self._send("create_upload", "POST", path, {"uploads": ""}, headers=_HEADERS)
         upload = upload_id(begun.body)
         self._uploads.append((path, upload))
         part = self._send("upload_part", "PUT", path, {"partNumber": "1", "uploadId": upload}, body=_BODY)
@@ -220,7 +222,7 @@ class _Workplace:
     def begin_copy(self, path: str) -> Attempt:
         """Copy what the check of the basics wrote."""
         source = {**copy_source(self._bucket, self._root + _SOURCE), "x-amz-metadata-directive": "REPLACE"}
-        return lambda conditions: self._send("copy", "PUT", path, headers={**source, **_METADATA, **conditions})
+        return lambda conditions: self._send("copy", "PUT", path, headers={**source, **_HEADERS, **conditions})
 
     def clean_up(self) -> None:
         """Remove all that is left, as far as that goes."""
@@ -251,7 +253,7 @@ class _Workplace:
         return [made.result() for made in making]
 
     def _put(self, path: str, conditions: dict[str, str], body: bytes = _BODY) -> Answer:
-        return self._send("put", "PUT", path, headers={**_METADATA, **conditions}, body=body)
+        return self._send("put", "PUT", path, headers={**_HEADERS, **conditions}, body=body)
 
     def _delete(self, path: str, conditions: dict[str, str]) -> Answer:
         return self._send("delete", "DELETE", path, headers=conditions)
@@ -267,7 +269,8 @@ class _Workplace:
 
 
 def _check_metadata(answer: Answer) -> None:
-    if any(answer.headers.get(name) != value for name, value in _METADATA.items()):
+    content_type = bare_type(answer.headers.get("content-type", ""))
+    if content_type != bare_type(_TYPE) or any(answer.headers.get(name) != value for name, value in _METADATA.items()):
         raise StoreUnfit("it does not keep the metadata of objects")
 
 

@@ -4,7 +4,6 @@ What one request takes goes in one request. What is more goes in parts: as it ar
 through the spool, for the metadata of an object is fixed before its first byte.
 """
 
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from holdfast_server.objects.body import Body
 from holdfast_server.objects.conditions import Condition, IfMatch, Overwrite
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
-from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3 import layout, record
 from holdfast_server.objects.s3.heads import Heads, condition_headers
 from holdfast_server.objects.s3.lists import parse, text
 from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal
@@ -89,7 +88,7 @@ class Puts:
             if size > layout.PLAIN_BYTES:
                 return self._put_larger(name, body, chain(_handed_on(begun), pieces), condition, attributes)
         new = _new(name, body, attributes)
-        headers = layout.headers_of(attributes, new.sha256, new.write_id, crcs=body.digests.piece_crc32c)
+        headers = record.headers_of(attributes, new.sha256, new.write_id, crcs=body.digests.piece_crc32c)
         data = begun[0] if len(begun) == 1 else b"".join(begun)
         return self._put_whole(new, headers, memoryview(data), condition)
 
@@ -153,8 +152,8 @@ class Puts:
             return self._what_became(new, condition, refusal)
         if answer is None:
             return self._found(new)
-        etag = layout.etag_of(answer.headers) or _etag_in(answer.body)
-        update_time = layout.time_of(answer.headers)
+        etag = record.etag_of(answer.headers) or _etag_in(answer.body)
+        update_time = record.time_of(answer.headers)
         if not etag or update_time is None:
             return self._found(new)
         return ObjectInfo(new.key, new.size_bytes, etag, new.sha256, new.attributes, update_time)
@@ -195,11 +194,13 @@ class Puts:
         declared = body.header.size_bytes
         stored = None if declared is None else layout.stored_size_of(declared)
         size = part_size(stored, self._part_bytes)
-        parts = Parts(size if stored is None else min(size, stored)).cut(layout.framed(pieces, body.piece_crc32c))
+        seed = layout.new_seed()
+        frames = layout.framed(pieces, body.piece_crc32c, seed)
+        parts = Parts(size if stored is None else min(size, stored)).cut(frames)
         first = next(parts)
         if body.is_complete:
             new = _new(name, body, attributes)
-            headers = layout.headers_of(attributes, new.sha256, new.write_id, size_bytes=new.size_bytes)
+            headers = record.headers_of(attributes, new.sha256, new.write_id, seed=seed, size_bytes=new.size_bytes)
             return self._put_whole(new, headers, first, condition)
         if isinstance(name, ObjectKey) and not isinstance(condition, Overwrite):
             # So that nobody sends a terabyte to learn at its end that the key is taken.
@@ -208,8 +209,8 @@ class Puts:
         del first  # with it its buffer would be kept
         if isinstance(name, ObjectKey) and body.header.sha256 is not None:
             # Its size is known at the end.
-            new = New(name, -1, body.header.sha256, attributes, secrets.token_hex(16))
-            return self._put_in_parts(new, body, parts, condition)
+            new = New(name, -1, body.header.sha256, attributes, record.new_write_id())
+            return self._put_in_parts(new, body, parts, seed, condition)
         with self._spool.open() as spooled:
             try:
                 _write(parts, spooled)
@@ -218,7 +219,7 @@ class Puts:
                 raise StorageFull(message, full.reason) from full
             size = part_size(spooled.size_bytes, self._part_bytes)
             again = Parts(size).cut(_read_back(spooled))
-            return self._put_in_parts(_new(name, body, attributes), body, again, condition)
+            return self._put_in_parts(_new(name, body, attributes), body, again, seed, condition)
 
     def _put_whole(self, new: New, headers: dict[str, str], data: memoryview, condition: Condition) -> ObjectInfo:
         path = self._heads.path(new.key)
@@ -228,9 +229,11 @@ class Puts:
 
         return self.publish(new, condition, self._findings().put_mode(condition), write)
 
-    def _put_in_parts(self, new: New, body: Body, parts: Iterator[memoryview], condition: Condition) -> ObjectInfo:
+    def _put_in_parts(
+        self, new: New, body: Body, parts: Iterator[memoryview], seed: bytes, condition: Condition
+    ) -> ObjectInfo:
         size = body.digests.size_bytes if body.is_complete else body.header.size_bytes
-        headers = layout.headers_of(new.attributes, new.sha256, new.write_id, size_bytes=size)
+        headers = record.headers_of(new.attributes, new.sha256, new.write_id, seed=seed, size_bytes=size)
         with Upload(self._requests, self._heads.path(new.key), headers) as upload:
             for part in parts:
                 upload.send(part)
@@ -266,7 +269,7 @@ class _Raced(Exception):
 def _new(name: ObjectKey | NamedByContent, body: Body, attributes: Attributes) -> New:
     digests = body.digests
     key = name if isinstance(name, ObjectKey) else name.key_of(digests.sha256)
-    return New(key, digests.size_bytes, digests.sha256, attributes, secrets.token_hex(16))
+    return New(key, digests.size_bytes, digests.sha256, attributes, record.new_write_id())
 
 
 def _handed_on(pieces: list[bytes]) -> Iterator[bytes]:

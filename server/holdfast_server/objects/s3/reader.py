@@ -9,7 +9,7 @@ from holdfast_server.objects.base import ObjectReader
 from holdfast_server.objects.body import PIECE_BYTES, Chunk
 from holdfast_server.objects.ranges import Extent
 from holdfast_server.objects.reading import pieces_touched, verified_chunks
-from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3 import layout, record
 from holdfast_server.objects.s3.client import Download
 from holdfast_server.objects.s3.messages import Request, S3Refusal
 from holdfast_server.objects.s3.requests import MeasuredClient, Requests
@@ -30,7 +30,7 @@ class S3Reader(ObjectReader):
         self,
         requests: Requests,
         path: str,
-        stored: layout.Stored,
+        stored: record.Stored,
         extent: Extent,
         begun: tuple[Download, int] | None = None,
     ) -> None:
@@ -39,6 +39,7 @@ class S3Reader(ObjectReader):
         self._requests = requests
         self._path = path
         self._crcs = stored.crcs
+        self._seed = stored.seed
         self._download: Download | None = None
         self._position = 0
         if begun is not None:
@@ -66,7 +67,7 @@ class S3Reader(ObjectReader):
         data = self._requests.retry(lambda client, _number: self._read(client, place))
         if self._crcs is not None:
             return data, self._crcs[number]
-        return layout.split_frame(data)
+        return layout.split_frame(data, number, self._seed)
 
     def _read_piece_anew(self, offset: int, length: int) -> tuple[bytes, int]:
         self.close()
@@ -99,7 +100,7 @@ class S3Reader(ObjectReader):
             if refusal.is_missing or refusal.is_conflict or refusal.is_out_of_range:
                 raise self._changed() from None
             raise
-        if layout.etag_of(download.headers) != self.info.etag:  # some stores keep no conditions of reads
+        if record.etag_of(download.headers) != self.info.etag:  # some stores keep no conditions of reads
             download.close()
             raise self._changed()
         return download
@@ -116,4 +117,4 @@ def place_of(download: Download) -> tuple[int, int]:
         if found := _CONTENT_RANGE.match(content_range):
             return int(found[1]), int(found[2])
         raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store does not say which part of an object it gives")
-    return 0, layout.length_of(download.headers)
+    return 0, record.length_of(download.headers)

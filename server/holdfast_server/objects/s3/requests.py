@@ -8,13 +8,16 @@ from holdfast_server.errors import BackendRefused, Reason, Unavailable
 from holdfast_server.objects.remote_metrics import BackendMetrics, Outcome
 from holdfast_server.objects.retrying import Retrying
 from holdfast_server.objects.s3.client import Download, S3Client
-from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal
+from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal, Unexplained, why
 
 T = TypeVar("T")
 
 
 class MeasuredClient:
-    """Sends requests once, and counts them by their name."""
+    """Sends requests once, and counts them by their name.
+
+    Why a HEAD was refused is asked of the store in a second request, which counts too: no `Unexplained` leaves it.
+    """
 
     def __init__(self, client: S3Client, metrics: BackendMetrics) -> None:
         self._client = client
@@ -22,11 +25,11 @@ class MeasuredClient:
 
     def send(self, request: Request) -> Answer:
         """See `S3Client.send`."""
-        return self._measured(request, self._client.send)
+        return self._explained(request, self._client.send)
 
     def open(self, request: Request) -> Download:
         """See `S3Client.open`; counts the time until the body begins."""
-        return self._measured(request, self._client.open)
+        return self._explained(request, self._client.open)
 
     def ask(
         self,
@@ -41,6 +44,14 @@ class MeasuredClient:
     ) -> Answer:
         """Send a request that is made here of its parts."""
         return self.send(Request(name, method, path, query or {}, headers or {}, body, timeout_seconds))
+
+    def _explained(self, request: Request, act: Callable[[Request], T]) -> T:
+        try:
+            return self._measured(request, act)
+        except Unexplained:
+            self._measured(why(request), self._client.open).close()
+            message = "the S3 store says of one thing that it is there and is not"
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, message) from None
 
     def _measured(self, request: Request, act: Callable[[Request], T]) -> T:
         begun = time.perf_counter()

@@ -1,10 +1,9 @@
 """Objects in a bucket of an S3-compatible store."""
 
 import logging
-import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -13,7 +12,6 @@ from holdfast_server.errors import (
     ConcurrentModification,
     ConditionUnsupported,
     HoldfastError,
-    PreconditionFailed,
     Reason,
     Unavailable,
 )
@@ -22,7 +20,6 @@ from holdfast_server.objects.base import (
     OVERWRITE,
     WHOLE,
     CommonPrefix,
-    ConditionMode,
     Description,
     Durability,
     Entry,
@@ -32,8 +29,9 @@ from holdfast_server.objects.base import (
     ObjectNotFound,
     ObjectReader,
     ObjectStore,
+    stat_each,
 )
-from holdfast_server.objects.body import Body, Declared
+from holdfast_server.objects.body import Body
 from holdfast_server.objects.breaker import Breaker
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, Overwrite
 from holdfast_server.objects.info import Attributes, ObjectInfo
@@ -41,15 +39,16 @@ from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import Range
 from holdfast_server.objects.remote_metrics import BackendMetrics
 from holdfast_server.objects.retrying import DEFAULT_POLICY, Retrying, RetryPolicy
-from holdfast_server.objects.s3 import layout
+from holdfast_server.objects.s3 import layout, record
 from holdfast_server.objects.s3.bucket import Bucket
 from holdfast_server.objects.s3.client import Download, S3Client
+from holdfast_server.objects.s3.copies import Copies
 from holdfast_server.objects.s3.heads import Heads, condition_headers
 from holdfast_server.objects.s3.lists import listed
-from holdfast_server.objects.s3.messages import WORK_SECONDS, Answer, Request, S3Refusal, copy_source
+from holdfast_server.objects.s3.messages import Request, S3Refusal
 from holdfast_server.objects.s3.options import S3Options
 from holdfast_server.objects.s3.probe import UNKNOWN_MODES, Findings, StoreUnfit, probe
-from holdfast_server.objects.s3.puts import New, Puts
+from holdfast_server.objects.s3.puts import Puts
 from holdfast_server.objects.s3.reader import S3Reader, place_of
 from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 from holdfast_server.objects.spool import Spool
@@ -60,15 +59,16 @@ SWEPT_AGE = timedelta(hours=24)
 """Uploads in parts that were begun longer ago are taken for forgotten."""
 
 _SWEEP_SECONDS = 3600.0
-_MOST_COPIED_BYTES = 5 << 30
-"""S3 copies at most 5 GiB in one request."""
-
 _SWEEP_RETRY_SECONDS = 5.0
 _PROBE_PAUSE_SECONDS = 1.0
 _MOST_PROBE_PAUSE_SECONDS = 60.0
 """Between probes of a store that was found unfit: the pause doubles with each."""
 
 _CLOSE_SECONDS = 5.0
+
+_AT_ONCE = 16
+"""Operations that wait for a network, of a caller who wants many."""
+
 _TRIES = 3
 
 _log = logging.getLogger(__name__)
@@ -96,7 +96,8 @@ class S3Store(ObjectStore):
         self._breaker = Breaker(self._mend, name=NAME, metrics=metrics)
         self._requests = Requests(self._measured, Retrying(self._breaker, policy, metrics=metrics))
         self._heads = Heads(self._requests, options.prefix)
-        self._puts = Puts(self._requests, self._heads, spool, options.part_bytes, lambda: self._known().findings)
+        self._puts = Puts(self._requests, self._heads, spool, options.part_bytes, self._findings)
+        self._copies = Copies(self._heads, self._puts, options.bucket, self._findings, self._open_same)
         self._opened: _Opened | None = None
         self._was_lost = False
         self._unfit: str | None = None
@@ -115,6 +116,8 @@ class S3Store(ObjectStore):
             nested_keys=opened is not None and opened.findings.nested_keys,
             store_id="" if opened is None else opened.store_id,
             not_ready=self._breaker.reason,
+            reads_at_once=_AT_ONCE,
+            writes_at_once=_AT_ONCE,
         )
 
     def start(self, listener: Listener) -> None:
@@ -166,6 +169,10 @@ class S3Store(ObjectStore):
         """Tell what is known of an object; see `ObjectStore.stat`."""
         return self._heads.get(key).info
 
+    def stat_many(self, keys: Sequence[ObjectKey]) -> list[ObjectInfo | HoldfastError | None]:
+        """Tell what is known of each object; see `ObjectStore.stat_many`."""
+        return stat_each(self.stat, keys)
+
     def delete(self, key: ObjectKey, *, condition: Condition = OVERWRITE) -> bool:
         """Remove an object; see `ObjectStore.delete`. S3 does not say whether there was one, so it is asked before."""
         if isinstance(condition, IfMatch):
@@ -194,23 +201,16 @@ class S3Store(ObjectStore):
         target: ObjectKey,
         *,
         condition: Condition = OVERWRITE,
+        source_condition: Condition = OVERWRITE,
         attributes: Attributes | None = None,
     ) -> ObjectInfo:
         """Store the source's bytes under the target too; see `ObjectStore.copy`.
 
         The store copies where it keeps the condition; else, and above 5 GiB, the bytes go through this server.
         """
-        for _ in range(_TRIES):
-            found = self._heads.get(source)
-            kept = found.info.attributes if attributes is None else attributes
-            by_store = self._known().findings.copies(condition)
-            too_large = layout.stored_size_of(found.info.size_bytes) > _MOST_COPIED_BYTES
-            copy = self._copy_by_store if by_store and not too_large else self._copy_through
-            try:
-                return copy(found, target, condition, kept)
-            except _SourceChanged:
-                continue
-        raise ConcurrentModification(f"key {source.text!r} changed each time that it was copied", key=source.text)
+        return self._copies.copy(
+            source, target, condition=condition, source_condition=source_condition, attributes=attributes
+        )
 
     def close(self) -> None:
         """End the threads, and close the connections that nobody uses; readers go on."""
@@ -226,10 +226,16 @@ class S3Store(ObjectStore):
             raise RuntimeError("the breaker is closed, and nothing was found out")
         return self._opened
 
+    def _findings(self) -> Findings:
+        return self._known().findings
+
+    def _open_same(self, info: ObjectInfo) -> ObjectReader:
+        return self.get(info.key, condition=IfMatch(info.etag))
+
     def _reader(self, key: ObjectKey, wanted: Range, condition: Condition, download: Download) -> ObjectReader:
         try:
             position, stored_bytes = place_of(download)
-            stored = layout.read_headers(key, download.headers, stored_bytes)
+            stored = record.read_headers(key, download.headers, stored_bytes)
             if isinstance(condition, IfMatch):
                 condition.check(key, stored.info)  # some stores keep no conditions of reads
             extent = wanted.of(stored.info.size_bytes)
@@ -266,51 +272,6 @@ class S3Store(ObjectStore):
             message = f"key {key.text!r} was written by others while it was deleted"
             raise ConcurrentModification(message, key=key.text) from None
         return True
-
-    def _copy_by_store(
-        self, found: layout.Stored, target: ObjectKey, condition: Condition, attributes: Attributes
-    ) -> ObjectInfo:
-        info = found.info
-        new = New(target, info.size_bytes, info.sha256, attributes, secrets.token_hex(16))
-        headers = {
-            **layout.headers_of(
-                attributes,
-                info.sha256,
-                new.write_id,
-                crcs=found.crcs,
-                size_bytes=info.size_bytes if found.crcs is None else None,
-            ),
-            **copy_source(self._options.bucket, self._heads.path(info.key)),
-            "x-amz-copy-source-if-match": f'"{info.etag}"',
-            "x-amz-metadata-directive": "REPLACE",
-        }
-        path = self._heads.path(target)
-
-        def write(conditions: dict[str, str]) -> Answer | None:
-            request = Request("copy", "PUT", path, headers={**headers, **conditions}, work_seconds=WORK_SECONDS)
-            try:
-                return self._puts.make(request, new)
-            except S3Refusal as refusal:
-                now = self._heads.find_info(info.key) if refusal.is_conflict or refusal.is_missing else info
-                if now is None:
-                    raise ObjectNotFound(info.key) from None
-                if now.etag != info.etag:
-                    raise _SourceChanged from None
-                raise
-
-        return self._puts.publish(new, condition, ConditionMode.ATOMIC, write)
-
-    def _copy_through(
-        self, found: layout.Stored, target: ObjectKey, condition: Condition, attributes: Attributes
-    ) -> ObjectInfo:
-        info = found.info
-        try:
-            opened = self.get(info.key, condition=IfMatch(info.etag))
-        except PreconditionFailed:
-            raise _SourceChanged from None
-        with opened as reader:
-            body = Body(reader, Declared(info.size_bytes, info.sha256))
-            return self._puts.put(target, body, condition, attributes)
 
     def _mend(self, _error: HoldfastError | None) -> None:
         """Find out whether the bucket can be used, and at first what it can do; for the breaker's thread."""
@@ -366,7 +327,3 @@ class S3Store(ObjectStore):
             except Exception as error:  # noqa: BLE001 (the thread has to live on, whatever the store answers)
                 _log.warning("Forgotten uploads could not be looked for", extra={"fields": {"error": str(error)}})
             self._closing.wait(_SWEEP_SECONDS)
-
-
-class _SourceChanged(Exception):
-    """The source of a copy is another object than the one that was looked at."""
