@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from holdfast_server import calls
 from holdfast_server.errors import (
     AlreadyExists,
     BrokenUpload,
+    Cancelled,
     ConditionUnsupported,
     HoldfastError,
     InvalidArgument,
@@ -546,6 +548,20 @@ class TestLists:
         next(found)
         del found
         assert len(names(store)) == len(self.keys)
+
+
+class TestStatMany:
+    def test_it_tells_of_each_what_stat_tells(self, store: ObjectStore) -> None:
+        put(store, KEY.text, b"data")
+        put(store, OTHER.text, b"other")
+        missing = ObjectKey("missing")
+        found = store.stat_many([OTHER, missing, KEY, OTHER])
+        assert found == [store.stat(OTHER), None, store.stat(KEY), store.stat(OTHER)]
+        assert store.stat_many([]) == []
+
+    def test_it_ends_with_its_caller(self, store: ObjectStore) -> None:
+        with calls.working_for(calls.Call(is_active=lambda: False)), pytest.raises(Cancelled):
+            store.stat_many([KEY])
 
 
 class TestCopy:

@@ -12,6 +12,7 @@ from holdfast_server.errors import HoldfastError, IntegrityFailed
 from holdfast_server.objects.base import ListQuery
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.filesystem import FilesystemStore
+from holdfast_server.objects.filesystem.disk import Disk
 from holdfast_server.objects.key import ObjectKey
 from tests.support.disk_operations import content, read
 
@@ -19,11 +20,35 @@ KEY = ObjectKey("some/key")
 BESIDE = ObjectKey("some/beside")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[FilesystemStore]:
+class OldKernel(Disk):
+    """Opens a directory at a time, as where openat2(2) is not there."""
+
+    opens_paths = False
+
+
+@pytest.fixture(params=[Disk, OldKernel])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FilesystemStore]:
     """A store in `tmp_path / "root"`."""
-    with closing(FilesystemStore(tmp_path / "root")) as store:
+    with closing(FilesystemStore(tmp_path / "root", disk=request.param())) as store:
         yield store
+
+
+@pytest.mark.parametrize("opens_paths", [True, False])
+def test_objects_are_opened_in_one_step_where_the_kernel_can(
+    tmp_path: Path, opens_paths: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bytes] = []
+
+    class Watched(Disk):
+        def open_path(self, path: bytes, *, dir_fd: int) -> int:
+            opened.append(path)
+            return self.open(path, os.O_RDONLY, dir_fd=dir_fd)
+
+    monkeypatch.setattr(Watched, "opens_paths", opens_paths)
+    with closing(FilesystemStore(tmp_path / "watched", disk=Watched())) as store:
+        store.put(KEY, Body.of(b"data"))
+        assert content(store, KEY) == b"data"
+    assert opened == ([b"some.d/key.f"] if opens_paths else [])
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class FaultyDisk(Disk):
             self.failed_call = name
             return self._fail(name, real, args)
         result = real(self, *args, **kwargs)
-        if name == "open":
+        if name in {"open", "open_path"}:
             self._open.add(result)
         return result
 

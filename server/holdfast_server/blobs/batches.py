@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 import google_crc32c
 
@@ -14,7 +15,6 @@ from holdfast_server.errors import (
     DeadlineExceeded,
     HoldfastError,
     InvalidArgument,
-    NotFound,
     Reason,
 )
 from holdfast_server.objects.base import NO_ATTRIBUTES, OVERWRITE
@@ -33,6 +33,9 @@ MAX_BATCH_BYTES = 7 << 18
 
 MAX_FIND_ITEMS = 10_000
 
+_SEARCH_ITEMS = 1000
+"""Looked for in one go; between two it is asked whether the caller still waits."""
+
 _MAX_INFO_BYTES = 208 << 10
 """What the answer to a batch may say of its blobs beside their data, in bytes on the wire."""
 
@@ -43,8 +46,7 @@ _ENTRY_BYTES = 6
 """Tags and lengths of an entry of metadata."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A blob to look for; with `sha256` one of other bytes is missing, too."""
 
     address: Address
@@ -100,14 +102,20 @@ class Batches:
     def find_missing(self, items: Sequence[Wanted | HoldfastError]) -> list[bool | HoldfastError]:
         """Tell of each whether it is missing. Raises `InvalidArgument` (TOO_LARGE) for more than 10,000."""
         _check_count(items, MAX_FIND_ITEMS)
-        return self._each(items, self._is_missing, self._store.describe().reads_at_once)
+        wanted = [item for item in items if isinstance(item, Wanted)]
+        at_once = self._store.describe().reads_at_once
+        # Where the backend is far away, one at a time, so that none waits behind others.
+        size = 1 if at_once > 1 else _SEARCH_ITEMS
+        runs = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+        answers = chain.from_iterable(self._workers.each(runs, self._are_missing, at_once))
+        return [item if isinstance(item, HoldfastError) else next(answers) for item in items]
 
-    def _is_missing(self, wanted: Wanted) -> bool:
-        try:
-            found = self._store.stat(wanted.address)
-        except NotFound:
-            return True
-        return wanted.sha256 is not None and found.sha256 != wanted.sha256
+    def _are_missing(self, wanted: Sequence[Wanted]) -> list[bool | HoldfastError]:
+        found = self._store.stat_many([address for address, _ in wanted])
+        return [
+            info if isinstance(info, HoldfastError) else info is None or sha256 not in (None, info.sha256)
+            for (_, sha256), info in zip(wanted, found, strict=True)
+        ]
 
     def get(self, items: Sequence[GetItem | HoldfastError]) -> list[Got | HoldfastError]:
         """Get blobs whole, as many as fit into `MAX_BATCH_BYTES` together.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -21,6 +22,7 @@ from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.ranges import ByteRange, Extent, Range, Suffix
 from holdfast_server.rpc.batches import MAX_ANSWER_BYTES, Statuses, each
+from holdfast_server.rpc.framing import frame_other_result, frame_result
 from holdfast_server.rpc.uploads import summed
 
 MAX_FIND_BYTES = 2 << 20
@@ -234,18 +236,18 @@ def missing(results: Sequence[bool | HoldfastError]) -> pb.FindMissingBlobsRespo
     return response
 
 
-def got(results: Sequence[Got | HoldfastError]) -> pb.BatchGetBlobsResponse:
-    """Write the blobs of a batch."""
-    response = pb.BatchGetBlobsResponse(
-        results=[
-            pb.BatchGetBlobsResult(blob=info(result.blob), data=result.data, crc32c=result.crc32c)
-            if isinstance(result, Got)
-            else pb.BatchGetBlobsResult()
-            for result in results
-        ]
-    )
-    _add_statuses(response.ByteSize(), response.results, results)
-    return response
+def got(results: Sequence[Got | HoldfastError]) -> bytes:
+    """Write the blobs of a batch, as a serialized `BatchGetBlobsResponse`."""
+    framed = [
+        frame_result(info(result.blob), result.data, result.crc32c) if isinstance(result, Got) else ()
+        for result in results
+    ]
+    if not all(framed):
+        statuses = Statuses(MAX_ANSWER_BYTES - sum(len(part) for parts in framed for part in parts))
+        for position, result in enumerate(results):
+            if isinstance(result, HoldfastError):
+                framed[position] = frame_other_result(pb.BatchGetBlobsResult(status=statuses.of(result)))
+    return b"".join(chain.from_iterable(framed))
 
 
 def put(results: Sequence[Put | HoldfastError]) -> pb.BatchPutBlobsResponse:

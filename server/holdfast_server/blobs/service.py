@@ -103,8 +103,8 @@ class BlobStoreService(blob_store_pb2_grpc.BlobStoreServicer):
 
     def BatchGetBlobs(  # noqa: N802
         self, request: pb.BatchGetBlobsRequest, _context: grpc.ServicerContext
-    ) -> pb.BatchGetBlobsResponse:
-        """See `blob_store.proto`."""
+    ) -> Any:
+        """See `blob_store.proto`. Returns the response framed."""
         return messages.got(self._batches.get(messages.get_items(request)))
 
     def BatchPutBlobs(  # noqa: N802

@@ -1,7 +1,7 @@
 """What BlobStore means: a blob is there whole and verified, or not at all."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +12,7 @@ from holdfast_server.blobs.lists import BlobPage, BlobQuery, page_of
 from holdfast_server.errors import (
     AlreadyExists,
     ConcurrentModification,
+    HoldfastError,
     IntegrityFailed,
     InvalidArgument,
     NotFound,
@@ -143,6 +144,20 @@ class BlobStore:
             raise _not_found(missing) from None
         _check_content(address, info)
         return info
+
+    def stat_many(self, addresses: Sequence[Address]) -> list[ObjectInfo | HoldfastError | None]:
+        """Tell what is known of each blob; None: it is not there, and an error stands for what could not be told.
+
+        Raises `InvalidArgument` (INVALID_DIGEST) for a content address without digest.
+        """
+        found = self._objects.stat_many([key_of(address) for address in addresses])
+        for position, (address, info) in enumerate(zip(addresses, found, strict=True)):
+            if isinstance(address, ContentAddress) and isinstance(info, ObjectInfo):
+                try:
+                    _check_content(address, info)
+                except IntegrityFailed as error:
+                    found[position] = error
+        return found
 
     def delete(self, address: Address, *, condition: Condition = OVERWRITE) -> bool:
         """Delete a blob, and tell whether there was one. Raises `PreconditionFailed`, `IntegrityFailed` as `get`."""

@@ -6,14 +6,15 @@ among all processes that share the store; a failed put leaves what was there bef
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntEnum, auto
 from types import TracebackType
 from typing import Self
 
-from holdfast_server.errors import HoldfastError, Reason
+from holdfast_server import calls
+from holdfast_server.errors import Cancelled, DeadlineExceeded, HoldfastError, Reason
 from holdfast_server.objects.body import Body, Chunk
 from holdfast_server.objects.conditions import Condition, Overwrite
 from holdfast_server.objects.info import Attributes, ObjectInfo
@@ -217,6 +218,13 @@ class ObjectStore(ABC):
         """Tell what is known of an object. Raises `ObjectNotFound`."""
 
     @abstractmethod
+    def stat_many(self, keys: Sequence[ObjectKey]) -> "list[ObjectInfo | HoldfastError | None]":
+        """Tell what is known of each object, as `stat` does one after the other, at less cost.
+
+        None: it is not there; an error: it could not be told. Only `DeadlineExceeded` and `Cancelled` are raised.
+        """
+
+    @abstractmethod
     def delete(self, key: ObjectKey, *, condition: Condition = OVERWRITE) -> bool:
         """Remove an object, and tell whether there was one.
 
@@ -250,3 +258,21 @@ class ObjectStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release what the store holds. Readers that are open go on; harmless when repeated."""
+
+
+def stat_each(
+    stat: Callable[[ObjectKey], ObjectInfo], keys: Sequence[ObjectKey]
+) -> list[ObjectInfo | HoldfastError | None]:
+    """Do what `ObjectStore.stat_many` promises, by a store's `stat`."""
+    found: list[ObjectInfo | HoldfastError | None] = []
+    for key in keys:
+        calls.check("looking for objects")
+        try:
+            found.append(stat(key))
+        except ObjectNotFound:
+            found.append(None)
+        except (Cancelled, DeadlineExceeded):
+            raise
+        except HoldfastError as error:
+            found.append(error)
+    return found

@@ -11,6 +11,9 @@ MAX_KEY_BYTES = 900
 MAX_SEGMENT_BYTES = 200
 """The longest segment in bytes of UTF-8: file names end at 255 bytes, and backends append to them."""
 
+_PLAIN = re.compile(r"(?:(?!\.{1,2}(?:/|\Z))[!-.0-~]{1,200}(?:/(?!\Z)|\Z))+\Z")
+"""Visible ASCII that keeps all rules but that of the length: nearly every key, in a third of the time."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -47,6 +50,8 @@ class ObjectKey:
     def __post_init__(self) -> None:
         """Check the rules."""
         text = self.text
+        if len(text) <= MAX_KEY_BYTES and _PLAIN.match(text):
+            return
         if not text:
             raise _refuse("key", "key is empty")
         check_text(text, "key")

@@ -1,7 +1,7 @@
 """The adjective *measured*: counts what every call to a store does, how long it takes, and the bytes that it moves."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -40,7 +40,7 @@ from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import Range
 
 _SECONDS = (0.00001, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
-_OPERATIONS = ("put", "get", "stat", "delete", "list", "copy")
+_OPERATIONS = ("put", "get", "stat", "stat_many", "delete", "list", "copy")
 _OUTCOMES = ("ok", "missing", "conflict", "refused", "cancelled", "failed")
 
 
@@ -117,6 +117,15 @@ class MeasuredStore(ObjectStore):
         """Count a stat."""
         with self._measured("stat"):
             return self._store.stat(key)
+
+    def stat_many(self, keys: Sequence[ObjectKey]) -> list[ObjectInfo | HoldfastError | None]:
+        """Count one operation, and a stat for each object of which it could not be told."""
+        with self._measured("stat_many"):
+            found = self._store.stat_many(keys)
+        for one in found:
+            if isinstance(one, HoldfastError):
+                self._outcomes["stat", _outcome("stat", one)].inc()
+        return found
 
     def delete(self, key: ObjectKey, *, condition: Condition = OVERWRITE) -> bool:
         """Count a deletion."""

@@ -11,7 +11,7 @@ from itertools import islice
 from sortedcontainers import SortedDict
 
 from holdfast_server import calls
-from holdfast_server.errors import StorageFull
+from holdfast_server.errors import HoldfastError, StorageFull
 from holdfast_server.objects.base import (
     ALL_ATOMIC,
     NO_ATTRIBUTES,
@@ -144,6 +144,11 @@ class MemoryStore(ObjectStore):
     def stat(self, key: ObjectKey) -> ObjectInfo:
         """Tell what is known of an object; see `ObjectStore.stat`."""
         return self._find(key).info
+
+    def stat_many(self, keys: Sequence[ObjectKey]) -> list[ObjectInfo | HoldfastError | None]:
+        """Tell what is known of each object; see `ObjectStore.stat_many`."""
+        calls.check("looking for objects")
+        return [self._info(key) for key in keys]
 
     def delete(self, key: ObjectKey, *, condition: Condition = OVERWRITE) -> bool:
         """Remove an object; see `ObjectStore.delete`."""

@@ -34,6 +34,9 @@ _CRC_BYTES = _CRC.size
 _USUAL_TAIL_BYTES = 1024
 """Read at once from the end: enough for trailer and record of nearly every object."""
 
+_SMALL_FILE_BYTES = 8192
+"""The same where the object's bytes will be read, too: small ones are in it whole."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -54,10 +57,40 @@ def encode(info: ObjectInfo, piece_crc32c: "array[int]") -> bytes:
     return b"".join((_little_endian(piece_crc32c).tobytes(), record, trailer, checksum))
 
 
+class ObjectFile:
+    """An open file of an object: `info` is what is known of it. Raises `IntegrityFailed` if it cannot be relied on."""
+
+    def __init__(self, disk: Disk, fd: int, key: ObjectKey) -> None:
+        self._disk = disk
+        self._fd = fd
+        self.info, self._tail, self._tail_offset = _read(disk, fd, key, _SMALL_FILE_BYTES)
+
+    def read(self, length: int, offset: int) -> bytes:
+        """Read up to `length` bytes of the file: fewer only at its end."""
+        start = offset - self._tail_offset
+        return self._tail[start : start + length] if start >= 0 else self._disk.read(self._fd, length, offset)
+
+    def read_crcs(self, pieces: range) -> "array[int]":
+        """Read the CRC-32C of some of the object's 1 MiB pieces."""
+        crcs = array("I")
+        if pieces:
+            data = self.read(_CRC_BYTES * len(pieces), self.info.size_bytes + _CRC_BYTES * pieces.start)
+            if len(data) != _CRC_BYTES * len(pieces):
+                raise IntegrityFailed(self.info.key.text, "its file ends within its checksums")
+            crcs.frombytes(data)
+        return _little_endian(crcs)
+
+
 def read(disk: Disk, fd: int, key: ObjectKey) -> ObjectInfo:
     """Read what is known of the object in an open file. Raises `IntegrityFailed` if it cannot be relied on."""
+    return _read(disk, fd, key, _USUAL_TAIL_BYTES)[0]
+
+
+def _read(disk: Disk, fd: int, key: ObjectKey, tail_bytes: int) -> tuple[ObjectInfo, bytes, int]:
+    """Return what is known of an object, and the last bytes of its file with their offset."""
     file_bytes = disk.size(fd)
-    tail = disk.read(fd, _USUAL_TAIL_BYTES, max(file_bytes - _USUAL_TAIL_BYTES, 0))
+    tail_bytes = min(tail_bytes, file_bytes)
+    tail = disk.read(fd, tail_bytes, file_bytes - tail_bytes)
     if len(tail) < _TRAILER_BYTES:
         raise IntegrityFailed(key.text, "its file is too short to hold a record")
     magic, version, _flags, record_bytes, size_bytes, piece_bytes = _TRAILER.unpack_from(tail, -_TRAILER_BYTES)
@@ -73,18 +106,7 @@ def read(disk: Disk, fd: int, key: ObjectKey) -> ObjectInfo:
     covered = tail[-need:-_CRC_BYTES]
     if google_crc32c.value(covered) != _CRC.unpack_from(tail, -_CRC_BYTES)[0]:
         raise IntegrityFailed(key.text, "its record is damaged")
-    return _info(key, size_bytes, covered[:record_bytes])
-
-
-def read_crcs(disk: Disk, fd: int, info: ObjectInfo, pieces: range) -> "array[int]":
-    """Read the CRC-32C of some of an object's 1 MiB pieces."""
-    crcs = array("I")
-    if pieces:
-        data = disk.read(fd, _CRC_BYTES * len(pieces), info.size_bytes + _CRC_BYTES * pieces.start)
-        if len(data) != _CRC_BYTES * len(pieces):
-            raise IntegrityFailed(info.key.text, "its file ends within its checksums")
-        crcs.frombytes(data)
-    return _little_endian(crcs)
+    return _info(key, size_bytes, covered[:record_bytes]), tail, file_bytes - len(tail)
 
 
 def _info(key: ObjectKey, size_bytes: int, record: bytes) -> ObjectInfo:

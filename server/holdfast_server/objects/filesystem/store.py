@@ -3,14 +3,14 @@
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast_server import calls
-from holdfast_server.errors import IntegrityFailed
+from holdfast_server.errors import HoldfastError, IntegrityFailed
 from holdfast_server.objects.base import (
     ALL_ATOMIC,
     NO_ATTRIBUTES,
@@ -27,6 +27,7 @@ from holdfast_server.objects.base import (
     ObjectNotFound,
     ObjectReader,
     ObjectStore,
+    stat_each,
 )
 from holdfast_server.objects.body import PIECE_BYTES, Body, Chunk
 from holdfast_server.objects.conditions import Condition, ObjectExists, Overwrite
@@ -54,19 +55,20 @@ _log = logging.getLogger(__name__)
 
 
 class _Reader(ObjectReader):
-    def __init__(self, disk: Disk, fd: int, info: ObjectInfo, extent: Extent) -> None:
-        self.info = info
+    def __init__(self, disk: Disk, fd: int, file: record.ObjectFile, extent: Extent) -> None:
+        self.info = file.info
         self.extent = extent
         self._disk = disk
         self._fd = fd
+        self._file = file
 
     def __iter__(self) -> Iterator[Chunk]:
         with os_errors_translated(writing=False):
             touched = pieces_touched(self.extent)
-            crcs = record.read_crcs(self._disk, self._fd, self.info, touched)
+            crcs = self._file.read_crcs(touched)
 
             def read_piece(offset: int, length: int) -> tuple[bytes, int]:
-                return self._disk.read(self._fd, length, offset), crcs[offset // PIECE_BYTES - touched.start]
+                return self._file.read(length, offset), crcs[offset // PIECE_BYTES - touched.start]
 
             yield from verified_chunks(self.info.key, self.info.size_bytes, self.extent, read_piece)
 
@@ -162,9 +164,9 @@ class FilesystemStore(ObjectStore):
         with os_errors_translated(writing=False):
             fd = self._tree.open(key)
             try:
-                info = record.read(self._disk, fd, key)
-                condition.check(key, info)
-                return _Reader(self._disk, fd, info, wanted.of(info.size_bytes))
+                file = record.ObjectFile(self._disk, fd, key)
+                condition.check(key, file.info)
+                return _Reader(self._disk, fd, file, wanted.of(file.info.size_bytes))
             except BaseException:
                 self._disk.close(fd)  # no reader takes it over
                 raise
@@ -173,6 +175,10 @@ class FilesystemStore(ObjectStore):
         """Tell what is known of an object; see `ObjectStore.stat`."""
         with os_errors_translated(writing=False), self._tree.opened(key) as fd:
             return record.read(self._disk, fd, key)
+
+    def stat_many(self, keys: Sequence[ObjectKey]) -> list[ObjectInfo | HoldfastError | None]:
+        """Tell what is known of each object; see `ObjectStore.stat_many`."""
+        return stat_each(self.stat, keys)
 
     def delete(self, key: ObjectKey, *, condition: Condition = OVERWRITE) -> bool:
         """Remove an object; see `ObjectStore.delete`."""
@@ -199,7 +205,8 @@ class FilesystemStore(ObjectStore):
         The checksums are copied with the bytes, so a damaged source makes a copy that is known to be damaged.
         """
         with os_errors_translated(writing=True), self._tree.opened(source) as fd:
-            found = record.read(self._disk, fd, source)
+            file = record.ObjectFile(self._disk, fd, source)
+            found = file.info
             source_condition.check(source, found)
             self._check(condition, target)
             info = replace(
@@ -209,17 +216,17 @@ class FilesystemStore(ObjectStore):
                 update_time=datetime.now(UTC),
                 attributes=found.attributes if attributes is None else attributes,
             )
-            crcs = record.read_crcs(self._disk, fd, found, pieces_touched(Extent(0, found.size_bytes)))
-            with self._scratch.file() as file:
+            crcs = file.read_crcs(pieces_touched(Extent(0, found.size_bytes)))
+            with self._scratch.file() as copy:
                 left = found.size_bytes
                 while left:
                     calls.check()
-                    copied = self._disk.copy(fd, file.fd, left)
+                    copied = self._disk.copy(fd, copy.fd, left)
                     if not copied:
                         raise IntegrityFailed(source.text, "its file ends within its bytes")
                     left -= copied
-                self._disk.write(file.fd, record.encode(info, crcs))
-                self._publish(file, info, condition)
+                self._disk.write(copy.fd, record.encode(info, crcs))
+                self._publish(copy, info, condition)
         return info
 
     def close(self) -> None:

@@ -42,6 +42,8 @@ class Tree:
     def open(self, key: ObjectKey) -> int:
         """Open the key's file for reading; the caller closes it. Raises `ObjectNotFound`."""
         try:
+            if self._disk.opens_paths:
+                return self._disk.open_regular(b"/".join((*place_of(key), file_name(key))), dir_fd=self._root_fd)
             with self._walker() as walker:
                 return self._disk.open_regular(file_name(key), dir_fd=walker.at(place_of(key)))
         except FileNotFoundError:

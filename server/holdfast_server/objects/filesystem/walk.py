@@ -4,6 +4,7 @@ One directory is open at a time, and what it holds is in memory; so a list costs
 may be left at any point.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 
 from holdfast_server import calls
@@ -65,8 +66,8 @@ class List:
 
     def _candidates(self, walker: Walker, place: Place) -> list[str]:
         """Return what in a directory can hold something for the query, sorted: keys, and prefixes ending in `/`."""
-        names = self._names(walker, place)
         base = "".join(segment_of(name) + "/" for name in place)
+        names = self._only_name(base) or self._names(walker, place)
         found = []
         for name in names:
             segment = segment_of(name)
@@ -84,6 +85,14 @@ class List:
         found.sort()
         return found
 
+    def _only_name(self, base: str) -> set[bytes]:
+        """Return the one name in the directory `base` that the prefix leads through; none, where it ends there.
+
+        So a list below one of very many prefixes reads the names of none of the others.
+        """
+        segment, slash, _ = self._query.prefix.removeprefix(base).partition("/")
+        return {directory_name(segment)} if slash and self._query.prefix.startswith(base) else set()
+
     def _names(self, walker: Walker, place: Place) -> set[bytes]:
         """Return the names in a directory: none if it was removed meanwhile, or is not ours."""
         try:
@@ -97,7 +106,7 @@ class List:
         except FileNotFoundError:
             return set()
         except OSError as error:
-            if error.errno in FOREIGN:
+            if error.errno in FOREIGN or error.errno == errno.ENAMETOOLONG:
                 return set()
             raise
         return names
