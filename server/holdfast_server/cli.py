@@ -8,7 +8,9 @@ import typer
 
 from holdfast_server import __version__, app, config, logs
 from holdfast_server.data_directory import DataDirectoryError
+from holdfast_server.health_command import health
 from holdfast_server.rpc.server import BindError
+from holdfast_server.transfer import commands as transfer
 
 EX_CONFIG = 78
 """Exit code for wrong settings, from sysexits.h."""
@@ -60,11 +62,17 @@ def serve(
     raise typer.Exit(code)
 
 
+cli.command()(health)
+
+
 @cli.command()
 def settings() -> None:
     """List every setting: its name in the file, its variable, its default, and what it does."""
     for setting in config.describe():
         typer.echo(f"{setting.name}\n  {setting.variable}={setting.default}\n  {setting.description}")
+
+
+transfer.register(cli)
 
 
 def _open_standard_files() -> None:

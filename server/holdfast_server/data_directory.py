@@ -50,14 +50,30 @@ def open_data_directory(path: Path) -> DataDirectory:
         make_directory(path)
         if not marker.exists():
             if foreign := _foreign(path):
-                raise DataDirectoryError(
-                    f"data directory {path} holds {foreign!r} but no store of Holdfast: give an empty directory"
-                )
+                raise _holds(path, foreign)
             _create(marker)
         sync_directory(marker.parent)  # also for one who wrote it and died before that
         return DataDirectory(path, _store_id(marker))
     except OSError as error:
         raise DataDirectoryError(f"data directory {path} cannot be used: {error.strerror}") from error
+
+
+def is_new(path: Path) -> bool:
+    """Tell whether `open_data_directory` would make a store there, without doing so. Raises `DataDirectoryError`."""
+    try:
+        if (path / NAME).exists():
+            return False
+        if path.exists() and (foreign := _foreign(path)):
+            raise _holds(path, foreign)
+    except OSError as error:
+        raise DataDirectoryError(f"data directory {path} cannot be used: {error.strerror}") from error
+    return True
+
+
+def _holds(path: Path, foreign: str) -> DataDirectoryError:
+    return DataDirectoryError(
+        f"data directory {path} holds {foreign!r} but no store of Holdfast: give an empty directory"
+    )
 
 
 def _foreign(path: Path) -> str:

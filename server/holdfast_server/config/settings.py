@@ -131,6 +131,18 @@ def split_address(address: str) -> tuple[str, int]:
 def load(flags: dict[str, Any], config_file: Path | None = None) -> Settings:
     """Return the settings; `flags` are those given on the command line. Raises `ConfigError`."""
     path = config_file or (Path(given) if (given := os.environ.get(f"{ENV_PREFIX}CONFIG")) else None)
+    return _load(flags, path, with_variables=True)
+
+
+def load_file(path: Path | None) -> Settings:
+    """Return the settings of a file by itself, or the defaults: no `HOLDFAST_*` variable counts. Raises `ConfigError`.
+
+    What a section `s3` leaves out is looked for as ever.
+    """
+    return _load({}, path, with_variables=False)
+
+
+def _load(flags: dict[str, Any], path: Path | None, *, with_variables: bool) -> Settings:
     if path is not None and not path.is_file():
         raise ConfigError(f"config file {path} does not exist")
 
@@ -144,7 +156,8 @@ def load(flags: dict[str, Any], config_file: Path | None = None) -> Settings:
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings passes it by name)
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+            file = TomlConfigSettingsSource(settings_cls, path)
+            return (init_settings, env_settings, file) if with_variables else (init_settings, file)
 
     try:
         sourced = Sourced(**flags)

@@ -1,0 +1,103 @@
+"""One file of a foreign tree on its way into a store."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from holdfast_server.errors import BrokenUpload, IntegrityFailed, Reason
+from holdfast_server.objects.base import ObjectNotFound, ObjectStore
+from holdfast_server.objects.body import Body, Declared
+from holdfast_server.objects.conditions import Condition, CreateOnly, ObjectExists, Overwrite
+from holdfast_server.objects.filesystem.paths import Place
+from holdfast_server.objects.info import ObjectInfo
+from holdfast_server.objects.key import ObjectKey
+from holdfast_server.transfer.outcome import Done, Moved, Note, Outcome, Task, nobody
+from holdfast_server.transfer.tree import NoPlace, OpenFile, Tree, Unreadable, path_of
+from holdfast_server.transfer.work import Patience, attempted, failure
+
+_OTHER_BYTES = "other bytes stand under its content address {key!r}: nothing was changed"
+_DAMAGED = "it is damaged: its bytes are not those that its name is the sha256 of"
+_CHANGED = "it changed while it was read"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """Takes files of `tree` into `target`. `dry_run`: they are read and checked, and nothing is written."""
+
+    tree: Tree
+    target: ObjectStore
+    patience: Patience
+    dry_run: bool = False
+    moved: Moved = nobody
+
+    def task(self, place: Place, name: bytes, key: ObjectKey, sha256: bytes | None, *notes: Note) -> Task:
+        """Return the task to take a file. `sha256`: what its name says of its bytes; None: nothing."""
+        return partial(
+            attempted, path_of(place, name), partial(self._take, place, name, key, sha256, notes), self.patience
+        )
+
+    def _take(self, place: Place, name: bytes, key: ObjectKey, sha256: bytes | None, notes: tuple[Note, ...]) -> Done:
+        path = path_of(place, name)
+        try:
+            with self.tree.opened(place, name) as file:
+                if file is None:
+                    return Done(path, Outcome.GONE)
+                done = (
+                    self._put_plain(file, path, key) if sha256 is None else self._put_content(file, path, key, sha256)
+                )
+        except (NoPlace, Unreadable) as error:
+            return failure(path, str(error))
+        except OSError as error:
+            return failure(path, f"it cannot be opened: {error.strerror}")
+        return Done(path, done.outcome, done.size_bytes, done.why, notes)
+
+    def _put_content(self, file: OpenFile, path: str, key: ObjectKey, sha256: bytes) -> Done:
+        """Store what never changes. What is damaged in the store is replaced: it is known what it was."""
+        condition: Condition = CreateOnly()
+        try:
+            return _told(path, key, sha256, self.target.stat(key))
+        except ObjectNotFound:
+            pass
+        except IntegrityFailed:
+            condition = Overwrite()
+        replaced = isinstance(condition, Overwrite)
+        try:
+            self._put(file, key, sha256, condition)
+        except ObjectExists as found:  # put by somebody else just now
+            return _told(path, key, sha256, found.existing)
+        except BrokenUpload as broken:
+            return failure(path, _DAMAGED if broken.reason is Reason.CHECKSUM_MISMATCH else _CHANGED)
+        return Done(path, Outcome.REPLACED if replaced else Outcome.COPIED, file.size_bytes)
+
+    def _put_plain(self, file: OpenFile, path: str, key: ObjectKey) -> Done:
+        """Store what has its name from somewhere else, in place of what is there if that is something else."""
+        outcome = Outcome.REPLACED
+        found: ObjectInfo | None = None
+        try:
+            found = self.target.stat(key)
+        except ObjectNotFound:
+            outcome = Outcome.COPIED
+        except IntegrityFailed:
+            pass
+        # Declared, so that no store has to find it out first; what changes meanwhile is noticed.
+        sha256 = file.sha256()
+        if found is not None and found.sha256 == sha256:
+            return Done(path, Outcome.PRESENT)
+        try:
+            self._put(file, key, sha256, Overwrite())
+        except BrokenUpload:
+            return failure(path, _CHANGED)
+        return Done(path, outcome, file.size_bytes)
+
+    def _put(self, file: OpenFile, key: ObjectKey, sha256: bytes, condition: Condition) -> None:
+        body = Body(file.chunks(self.moved), Declared(file.size_bytes, sha256))
+        if self.dry_run:
+            body.read_to_end()
+        else:
+            self.target.put(key, body, condition=condition)
+
+
+def _told(path: str, key: ObjectKey, sha256: bytes, found: ObjectInfo) -> Done:
+    """Return what it means that `found` is there already."""
+    if found.sha256 == sha256:
+        return Done(path, Outcome.PRESENT)
+    return failure(path, _OTHER_BYTES.format(key=key.text))
