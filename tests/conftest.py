@@ -77,6 +77,14 @@ def fresh_bucket() -> Iterator[Callable[[S3Server], str]]:
         on.empty_bucket(name)  # moto and rclone keep all that they have in memory.
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Keep tests together that share what takes long to make."""
+    from tests.support.distribution import Scheduling  # noqa: PLC0415 (xdist may be switched off)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
 def pytest_report_header() -> str:
     """Say which S3 servers there are. Only the controller of a distributed run has a header and a summary."""
     return s3_met.line()

@@ -16,13 +16,12 @@
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -32,6 +31,7 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException
 
+from tests.support.ports import held_port
 from tests.support.waiting import wait_until
 
 _ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ class S3Server(ABC):
             temporary = tempfile.TemporaryDirectory(prefix=f"holdfast-{self.name}-", dir=directory)
             self._directory = Path(undo.enter_context(temporary))
             self._log = self._directory / "log"
-            self._port = undo.enter_context(_held_port())
+            self._port = undo.enter_context(held_port())
             self.endpoint = f"127.0.0.1:{self._port}"
             """`host:port`."""
             undo.callback(self.kill)
@@ -226,16 +226,3 @@ class RcloneServer(S3Server):
 
     def _environment(self) -> Mapping[str, str]:
         return {"RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"'}
-
-
-@contextmanager
-def _held_port() -> Iterator[int]:
-    """Yield a free port of the loopback that stays this server's own, also while it is down.
-
-    A socket is bound to it and never listens: connecting is refused, and nobody who asks for any free port is given it.
-    Linux lets a listener that names the port in beside it, if both sockets say SO_REUSEADDR, as servers do.
-    """
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
