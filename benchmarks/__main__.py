@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import calls, download, lists, machine, memory, s3, upload
+from benchmarks import batches, calls, crowd, download, lists, machine, memory, s3, upload
 from benchmarks.measure import report
 from benchmarks.options import Options, quick
 from benchmarks.table import Table, show
@@ -22,7 +22,9 @@ _SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "download": download.run,
     "upload": upload.run,
     "calls": calls.run,
+    "batches": batches.run,
     "lists": lists.run,
+    "crowd": crowd.run,
     "memory": memory.run,
     "s3": s3.run,
 }

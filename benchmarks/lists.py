@@ -10,6 +10,7 @@ from benchmarks.measure import Contender, Run, Series, rate, ratio, report, take
 from benchmarks.options import Options
 from benchmarks.table import Table, verdict, written
 from benchmarks.traffic import Caller
+from benchmarks.unsynced import UnsyncedDisk
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast_server.blobs.lists import BlobQuery
 from holdfast_server.blobs.store import BlobStore
@@ -17,7 +18,6 @@ from holdfast_server.data_directory import open_data_directory
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.filesystem import FilesystemStore
-from holdfast_server.objects.filesystem.disk import Disk
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.memory import MemoryStore
 
@@ -25,13 +25,6 @@ _KEYS_PER_PREFIX = 100
 _MOST = 3.0
 _TURN_PAGES = 20
 _VALUE = b"value of a small object" * 4
-
-
-class _UnsyncedDisk(Disk):
-    """Leaves it to the kernel when files reach the disk: a store of 100,000 keys is built in a fifth of the time."""
-
-    def fsync(self, fd: int) -> None:
-        """Do nothing."""
 
 
 def run(options: Options) -> list[Table]:
@@ -63,7 +56,7 @@ def run(options: Options) -> list[Table]:
 
 def _files(data: Path, stack: ExitStack) -> FilesystemStore:
     """Return a store in the place where a server with this data directory has its own."""
-    store = FilesystemStore(open_data_directory(data).objects, disk=_UnsyncedDisk())
+    store = FilesystemStore(open_data_directory(data).objects, disk=UnsyncedDisk())
     stack.callback(store.close)
     return store
 

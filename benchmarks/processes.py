@@ -72,6 +72,11 @@ class ServerProcess:
         """Return how much of it is in memory now."""
         return int(self._memory.memory_info().rss)
 
+    def peak_bytes(self) -> int:
+        """Return the most of it that has been in memory at once."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024  # which it calls kB
+
     def stop(self) -> None:
         """End it, and wait until it is gone."""
         if self._process.stdin is not None:
@@ -105,9 +110,9 @@ def ceiling(directory: Path) -> ServerProcess:
     return ServerProcess(["benchmarks.ceiling"], directory / "ceiling.log")
 
 
-def memory_server(directory: Path) -> ServerProcess:
-    """Start our server on the memory backend; its log is in `directory`."""
-    return ServerProcess(_holdfast(), directory / "memory.log")
+def memory_server(directory: Path, settings: Mapping[str, str] | None = None) -> ServerProcess:
+    """Start our server on the memory backend; its log is in `directory`, `settings` are variables."""
+    return ServerProcess(_holdfast(), directory / "memory.log", settings)
 
 
 def filesystem_server(directory: Path, data: Path | None = None) -> ServerProcess:

@@ -1,11 +1,11 @@
 """The S3 backend on a real MinIO, beside `minio`, its client, on the same MinIO.
 
 `place` has the processes; `direct` is what callers without Holdfast do, and `relay` the least that a server in between
-can. `transfers`, `calls`, `requests` and `memory` are the parts, one table each, or two.
+can. `transfers`, `calls`, `batches`, `requests` and `memory` are the parts, one table each, or two.
 """
 
 from benchmarks.options import Options
-from benchmarks.s3 import calls, memory, requests, transfers
+from benchmarks.s3 import batches, calls, memory, requests, transfers
 from benchmarks.s3.place import Place
 from benchmarks.table import Table
 
@@ -17,6 +17,7 @@ def run(options: Options) -> list[Table]:
             transfers.downloads(place, options),
             transfers.uploads(place, options),
             calls.run(place, options),
+            *batches.run(place, options),
             requests.run(place, options),
             memory.run(place, options),
         ]
