@@ -198,6 +198,66 @@ def test_blobs_are_removed_and_missing_ones_are_no_error(run: _Command, blobs: h
     assert [item.key for item in blobs.list() if isinstance(item, holdfast.BlobEntry)] == ["c"]
 
 
+def test_a_blob_is_copied_with_its_attributes(run: _Command, blobs: holdfast.Blobs) -> None:
+    blobs.put("a", _DATA, content_type="a/b", metadata={"x": "y"})
+    printed = run("blob", "cp", "a", "copies/a")
+    info = blobs.stat("copies/a")
+    assert printed.decode() == f"copied a to copies/a ({len(_DATA)} bytes, etag {info.etag})\n"
+    assert (info.sha256.hex(), info.content_type, info.metadata) == (_DIGEST, "a/b", {"x": "y"})
+
+
+@pytest.mark.parametrize(
+    ("options", "content_type", "metadata"),
+    [
+        (["--content-type", "c/d"], "c/d", {}),
+        (["--metadata", "z=1"], "", {"z": "1"}),
+        (["--content-type", "c/d", "--metadata", "z=1", "--metadata", "q="], "c/d", {"z": "1", "q": ""}),
+        (["--content-type", ""], "", {}),
+    ],
+)
+def test_a_copy_has_just_the_attributes_that_are_given(
+    run: _Command, blobs: holdfast.Blobs, options: list[str], content_type: str, metadata: dict[str, str]
+) -> None:
+    blobs.put("a", b"1", content_type="a/b", metadata={"x": "y"})
+    described = run.json("blob", "cp", "a", "b", *options)
+    assert described["created"] is True
+    assert (described["blob"]["content_type"], described["blob"]["metadata"]) == (content_type, metadata)
+    assert blobs.stat("a").content_type == "a/b"
+
+
+def test_conditions_of_a_copy_are_kept(run: _Command, blobs: holdfast.Blobs) -> None:
+    source = blobs.put("a", b"1").blob.etag
+    target = run.json("blob", "cp", "a", "b", "--create-only", "--if-source-match", source)["blob"]["etag"]
+    blobs.put("a", b"2")
+    run("blob", "cp", "a", "b", "--if-match", target)
+    assert blobs.get("b").read() == b"2"
+
+
+def test_content_makes_the_key_of_a_copy(run: _Command, blobs: holdfast.Blobs) -> None:
+    blobs.put("a", _DATA)
+    first = run.json("blob", "cp", "a", "--content", "artifacts/", "--suffix", ".wasm")
+    assert (first["created"], first["blob"]["key"]) == (True, f"artifacts/{_DIGEST}.wasm")
+    again = run("blob", "cp", "a", "--content", "artifacts/", "--suffix", ".wasm")
+    assert again.decode().startswith(f"was there already: artifacts/{_DIGEST}.wasm (")
+    assert run.json("blob", "cp", "a", "--content", "", "--layout", "flatfs")["blob"]["key"].endswith(".data")
+
+
+def test_missing_keys_are_printed_in_their_order(run: _Command, blobs: holdfast.Blobs) -> None:
+    for key in ("b", "d"):
+        blobs.put(key, b"")
+    assert run("blob", "missing", "e", "b", "a", "d").decode() == "e\na\n"
+    assert run("blob", "missing", "b", "d") == b""
+    printed = run("--json", "blob", "missing", "e", "b", "a\u202e")
+    assert [json.loads(line) for line in printed.splitlines()] == [{"key": "e"}, {"key": "a\u202e"}]
+
+
+def test_missing_keys_are_looked_for_by_the_lines_of_stdin(run: _Command, blobs: holdfast.Blobs) -> None:
+    blobs.put("ü b", b"")
+    lines = "ü b\n\nü c\n" + "".join(f"{number}\n" for number in range(12_000)) + "the last"
+    printed = run("blob", "missing", "-", data=lines.encode()).decode().splitlines()
+    assert printed == ["ü c", *map(str, range(12_000)), "the last"]
+
+
 def test_server_info_tells_what_the_server_is(run: _Command, server: ServerProcess) -> None:
     info = run.json("server", "info")
     assert info["services"][0]["backend"]["name"] == "memory"

@@ -77,6 +77,15 @@ _FAILURES = [
     (4, ["blob", "put", "source", "a", "--if-match", "e"], "not 'e'"),
     (4, ["blob", "get", "a", "--if-match", "e"], "not 'e'"),
     (5, ["blob", "get", "damaged", "target"], "key 'damaged'"),
+    (2, ["blob", "cp", "a"], "TARGET: give it, or --content"),
+    (2, ["blob", "cp", "a", "b", "--content", "p/"], "TARGET: --content makes the key"),
+    (2, ["blob", "cp", "a", "b", "--metadata", "novalue"], "'novalue' is not NAME=VALUE"),
+    (2, ["blob", "cp", "a", "chunks/b"], "key 'chunks/b'"),
+    (3, ["blob", "cp", "missing", "b"], "there is no blob with key 'missing'"),
+    (4, ["blob", "cp", "a", "damaged", "--create-only"], "key 'damaged' already exists"),
+    (4, ["blob", "cp", "a", "b", "--if-source-match", "e"], "not 'e'"),
+    (2, ["blob", "missing", "/bad"], "key '/bad'"),
+    (2, ["blob", "rm", "/bad"], "key '/bad'"),
     (6, ["--address", "127.0.0.1:1", "--retries", "0", "blob", "stat", "a"], "no connection to 127.0.0.1:1"),
 ]
 
@@ -122,11 +131,44 @@ def test_failures_are_json_for_machines() -> None:
     assert json.loads(done.stderr)["error"]["exit_code"] == done.returncode == 2
 
 
-def test_what_was_removed_before_a_failure_is_told() -> None:
-    done = _run("--json", "blob", "rm", "never", "/bad", "a")
+def test_what_cannot_be_removed_does_not_keep_the_others(server: ServerProcess) -> None:
+    with holdfast.connect(server.address) as client:
+        client.blobs.put("surplus", b"")
+    done = _run("--json", "blob", "rm", "never", "/bad", "surplus", "chunks/worse")
     assert done.returncode == 2
-    assert json.loads(done.stdout) == {"removed": [{"key": "never", "existed": False}]}
-    assert _run("blob", "stat", "a").returncode == 0
+    assert json.loads(done.stdout) == {
+        "removed": [{"key": "never", "existed": False}, {"key": "surplus", "existed": True}]
+    }
+    told = [json.loads(line)["error"] for line in done.stderr.splitlines()]
+    assert [(error["exit_code"], error["reason"]) for error in told] == [(2, "INVALID_KEY")] * 2
+    assert "/bad" in told[0]["message"]
+    assert "chunks/worse" in told[1]["message"]
+    assert _run("blob", "stat", "surplus").returncode == 3
+
+
+def test_what_cannot_be_told_does_not_keep_the_others() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", "blob", "missing", "-"],
+        capture_output=True,
+        check=False,
+        input=b"nothing\n/bad\nnot \xff utf-8\na\nnothing more",
+    )
+    assert done.returncode == 2
+    assert done.stdout == b"nothing\nnothing more\n"
+    first, second = done.stderr.decode().splitlines()
+    assert first.startswith("holdfast: key '/bad' has an empty segment")
+    assert second.startswith(r"holdfast: not \udcff utf-8: the request cannot be sent")
+
+
+def test_the_exit_code_is_that_of_the_first_failure(data_dir: Path, server: ServerProcess) -> None:
+    with holdfast.connect(server.address) as client:
+        client.blobs.put("record", b"")
+    (stored,) = (path for path in data_dir.rglob("record*") if path.is_file())
+    stored.write_bytes(bytes(100))
+    for keys, code in ((["record", "/bad"], 5), (["/bad", "record"], 2)):
+        done = _run("blob", "missing", *keys)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 2)
+    assert _run("blob", "rm", "record").returncode == 0
 
 
 def test_a_server_that_is_silent_is_not_waited_for(server: ServerProcess) -> None:

@@ -80,6 +80,18 @@ def test_progress_is_shown_on_a_terminal_and_only_there(address: str, tmp_path: 
     assert target.read_bytes() == _DATA
 
 
+def test_one_progress_bar_is_shown_over_a_directory_with_its_failures(address: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("a", "b", "bad\n"):
+        (root / name).write_bytes(_DATA)
+    code, printed, terminal = _on_terminal(_command(address, "blob", "sync", str(root), "synced"), stdout=False)
+    assert code == 1
+    assert b"/48.0 MiB" in terminal
+    assert rb"bad\n: key 'synced/bad\n' has a control" in terminal.replace(b"\r\n", b"")
+    assert printed == b"2 stored (%d bytes), 0 there already, 1 FAILED\n" % (2 * len(_DATA))
+
+
 def test_a_progress_bar_shows_no_control_characters_of_a_name(address: str, tmp_path: Path) -> None:
     source = tmp_path / "\x1b]0;title\x07"
     source.write_bytes(_DATA)

@@ -19,6 +19,7 @@ from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1 import blob_store_pb2_grpc, types_pb2
 from holdfast_server import errors as server_errors
 from holdfast_server.errors import Reason
+from holdfast_server.rpc.batches import Statuses
 from holdfast_server.rpc.status import internal_status, status_of
 
 _REASONS = {
@@ -123,6 +124,55 @@ def test_every_error_of_the_server_arrives_as_its_mirror(answering: tuple[_Answe
         assert getattr(got, name, None) == getattr(sent, name, None)
     if isinstance(got, errors.RangeNotSatisfiable):
         assert got.size_bytes == 17
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.INTERNAL])
+def test_every_error_of_an_item_arrives_as_its_mirror(reason: Reason) -> None:
+    sent = _server_error(reason)
+    got = errors.from_item_status(Statuses(1000).of(sent))
+    assert type(got) is errors.CLASS_BY_REASON[reason]
+    assert type(got).__name__ == type(sent).__name__
+    assert (got.reason, got.message, got.details) == (sent.reason.value, sent.message, sent.details)
+    assert getattr(got, "field", None) == getattr(sent, "field", None)
+    assert getattr(got, "retry_after_seconds", None) is None
+    if isinstance(got, errors.RangeNotSatisfiable):
+        assert got.size_bytes == 17
+
+
+def test_a_fault_of_the_server_with_an_item_is_an_internal_error() -> None:
+    status = types_pb2.ItemStatus(
+        code=grpc.StatusCode.INTERNAL.value[0], reason=types_pb2.ERROR_REASON_INTERNAL, message="see the log"
+    )
+    got = errors.from_item_status(status)
+    assert type(got) is errors.InternalError
+    assert (got.reason, got.message) == ("INTERNAL", "see the log")
+
+
+def test_an_error_of_an_item_without_its_texts_still_says_what_it_is() -> None:
+    got = errors.from_item_status(Statuses(0).of(_server_error(Reason.BLOB_NOT_FOUND)))
+    assert type(got) is errors.NotFound
+    assert (got.reason, got.message, got.details) == (
+        "BLOB_NOT_FOUND",
+        "the server answered NOT_FOUND, BLOB_NOT_FOUND",
+        {},
+    )
+
+
+@pytest.mark.parametrize("number", [0, 999])
+def test_the_reason_of_an_item_that_this_client_does_not_know_goes_by_its_code(number: int) -> None:
+    known = types_pb2.ItemStatus(code=grpc.StatusCode.DATA_LOSS.value[0], message="worse", details={"key": "a"})
+    wire = {0: b"\x10\x00", 999: b"\x10\xe7\x07"}[number]
+    status = types_pb2.ItemStatus.FromString(known.SerializeToString() + wire)
+    assert status.reason == number
+    got = errors.from_item_status(status)
+    assert type(got) is errors.IntegrityFailed
+    assert (got.reason, got.message, got.details) == ("DATA_LOSS", "worse", {"key": "a"})
+
+
+def test_an_item_with_a_code_that_nobody_knows_is_an_internal_error_that_says_so() -> None:
+    got = errors.from_item_status(types_pb2.ItemStatus(code=77))
+    assert type(got) is errors.InternalError
+    assert (got.reason, got.message) == ("UNKNOWN", "the server answered UNKNOWN, UNKNOWN")
 
 
 def test_a_fault_of_the_server_is_an_internal_error(answering: tuple[_Answering, str]) -> None:

@@ -14,6 +14,7 @@ from holdfast.batches import Blob, NewBlob
 from holdfast.blobs import Blobs
 from holdfast.client import Client, connect
 from holdfast.content import Content, Layout
+from holdfast.directories import Synced, SyncOutcome, sync_directory
 from holdfast.downloads import BlobReader
 from holdfast.errors import (
     AlreadyExists,
@@ -77,6 +78,9 @@ __all__ = [
     "ServerLimits",
     "ServiceInfo",
     "StorageFull",
+    "SyncOutcome",
+    "Synced",
     "Unavailable",
     "connect",
+    "sync_directory",
 ]

@@ -2,17 +2,19 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
 
 import google_crc32c
 import grpc
+from google.protobuf.message import Message
 
 from holdfast.calls import Calls, checked
 from holdfast.content import Address, Content, address_fields, check_content
-from holdfast.errors import HoldfastError, IntegrityFailed, from_item_status
+from holdfast.cutting import Weighed, Weight, cut
+from holdfast.errors import HoldfastError, IntegrityFailed, InternalError, InvalidArgument, from_item_status
 from holdfast.results import BlobInfo, PutResult, blob_info
 from holdfast.retrying import PASSING
 from holdfast.v1 import blob_store_pb2 as pb
@@ -20,6 +22,7 @@ from holdfast.v1 import blob_store_pb2_grpc
 
 T = TypeVar("T")
 R = TypeVar("R")
+M = TypeVar("M", bound=Message)
 
 MAX_BATCH_BYTES = 7 << 18
 """1.75 MiB: the most data in a batch, by `blob_store.proto`, as are the other limits here."""
@@ -40,6 +43,12 @@ _NEW_BYTES = 64
 
 _FEWEST_ITEMS = 16
 """Asked for at least, after answers that held less than what was asked for."""
+
+_IS_LARGE = ("TOO_LARGE", "BATCH_FULL")
+"""A blob that gets one of these when it is asked for alone is fetched by itself."""
+
+_PATIENCE = 3
+"""How often a blob may find the answer full before it is asked for alone: what comes behind it waits in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,7 @@ class Batches:
 
     def find_missing(self, wanted: Iterable[tuple[Address, bytes | None]]) -> Iterator[bool | HoldfastError]:
         """Tell of each blob whether it is missing; one by key also if its bytes have not the sha256 given."""
-        for some in _cut(wanted, _weigh_wanted, _Weight(_MAX_FIND_ITEMS, _MAX_FIND_BYTES)):
+        for some in cut(wanted, _weigh_wanted, Weight(_MAX_FIND_ITEMS, _MAX_FIND_BYTES)):
             yield from self._settled(some, self._find)
 
     def _find(self, items: Sequence[tuple[Address, bytes | None]]) -> list[bool | HoldfastError]:
@@ -94,10 +103,11 @@ class Batches:
                 request.sha256.extend(content.sha256 or b"" for content, _ in items if isinstance(content, Content))
         answer = self._calls.unary(self._stub.FindMissingBlobs, request)
         results: list[bool | HoldfastError] = [False] * len(items)
-        for position in answer.missing:
-            results[position] = True
-        for failure in answer.failures:
-            results[failure.position] = from_item_status(failure.status)
+        told = [(position, None) for position in answer.missing]
+        for position, status in [*told, *((failure.position, failure.status) for failure in answer.failures)]:
+            if not 0 <= position < len(items):
+                raise _nonsense(f"told of position {position}, and was asked for {len(items)} blobs")
+            results[position] = True if status is None else from_item_status(status)
         return results
 
     def get(self, addresses: Iterable[Address], fetch: Callable[[Address], Blob]) -> Iterator[Blob | HoldfastError]:
@@ -112,10 +122,13 @@ class Batches:
             asked = (unanswered + new)[:most]
             if not asked:
                 return
+            if asked[0].refusals >= _PATIENCE:
+                del asked[1:]
             results = self._settled([one.address for one in asked], self._get)
             answered = 0
             for one, result in zip(asked, results, strict=True):
-                if isinstance(result, HoldfastError) and result.reason == "BATCH_FULL":
+                if isinstance(result, HoldfastError) and result.reason == "BATCH_FULL" and len(asked) > 1:
+                    one.refusals += 1
                     continue
                 answered += 1
                 one.result = result
@@ -123,20 +136,20 @@ class Batches:
             most = _MAX_ITEMS if answered == len(asked) else min(_MAX_ITEMS, max(2 * answered, _FEWEST_ITEMS))
             while waiting and (found := waiting[0].result) is not None:
                 one = waiting.popleft()
-                is_large = isinstance(found, HoldfastError) and found.reason == "TOO_LARGE"
+                is_large = isinstance(found, HoldfastError) and found.reason in _IS_LARGE
                 yield _attempted(fetch, one.address) if is_large else found
 
     def _get(self, addresses: Sequence[Address]) -> list[Blob | HoldfastError]:
         with checked():
             request = pb.BatchGetBlobsRequest(items=[pb.BlobAddress(**address_fields(each)) for each in addresses])
         answer = self._calls.unary(self._stub.BatchGetBlobs, request)
-        return [_blob(item, result) for item, result in zip(request.items, answer.results, strict=True)]
+        return [_blob(item, result) for item, result in _paired(request.items, answer.results)]
 
     def put(
         self, blobs: Iterable[NewBlob], store: Callable[[NewBlob], PutResult]
     ) -> Iterator[PutResult | HoldfastError]:
         """Store blobs in their order; `store` stores those that are too large for a batch."""
-        for some in _cut(blobs, _weigh_new, _Weight(_MAX_ITEMS, _MAX_PUT_BYTES, MAX_BATCH_BYTES)):
+        for some in cut(blobs, _weigh_new, Weight(_MAX_ITEMS, _MAX_PUT_BYTES, MAX_BATCH_BYTES)):
             if _is_large(some[0]):
                 yield _attempted(store, some[0])
             else:
@@ -147,18 +160,21 @@ class Batches:
             request = pb.BatchPutBlobsRequest(items=[_put_item(blob) for blob in blobs])
         calls = self._calls if all(blob.may_repeat for blob in blobs) else self._calls.once()
         answer = calls.unary(self._stub.BatchPutBlobs, request)
-        return [_put_result(item, result) for item, result in zip(request.items, answer.results, strict=True)]
+        return [_put_result(item, result) for item, result in _paired(request.items, answer.results)]
 
     def delete(self, addresses: Iterable[Address]) -> Iterator[bool | HoldfastError]:
         """Delete blobs, and tell of each whether there was one."""
-        for some in _cut(addresses, _weigh_address, _Weight(_MAX_ITEMS, _MAX_FIND_BYTES)):
+        for some in cut(addresses, _weigh_address, Weight(_MAX_ITEMS, _MAX_FIND_BYTES)):
             yield from self._settled(some, self._delete)
 
     def _delete(self, addresses: Sequence[Address]) -> list[bool | HoldfastError]:
         with checked():
             items = [pb.BatchDeleteBlobsItem(**address_fields(address)) for address in addresses]
         answer = self._calls.unary(self._stub.BatchDeleteBlobs, pb.BatchDeleteBlobsRequest(items=items))
-        return [from_item_status(result.status) if result.status.code else result.existed for result in answer.results]
+        return [
+            from_item_status(result.status) if result.status.code else result.existed
+            for _, result in _paired(items, answer.results)
+        ]
 
     def _settled(
         self,
@@ -168,7 +184,7 @@ class Batches:
     ) -> list[R | HoldfastError]:
         """Return the results of one request; items whose failure may pass are asked again."""
         tries = self._calls.retrier.begin()
-        results = list(ask(items)) if items else []
+        results = list(_asked(items, ask))
         while True:
             passing = [
                 (position, result)
@@ -181,78 +197,36 @@ class Batches:
                 tries.pause_after(passing[0][1])
             except PASSING:  # enough
                 return results
-            again = ask([items[position] for position, _ in passing])
+            again = _asked([items[position] for position, _ in passing], ask)
             for (position, _), result in zip(passing, again, strict=True):
                 results[position] = result
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A blob that was asked for; `result` is None until it is answered."""
+    """A blob that was asked for; `result` is None until it is answered, `refusals` counts BATCH_FULL."""
 
     address: Address
     result: Blob | HoldfastError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Weight:
-    """What a request holds, or may hold: items, bytes of the message, and bytes of data in it."""
-
-    items: int = 0
-    message_bytes: int = 0
-    data_bytes: int = 0
-
-    def __add__(self, other: "_Weight") -> "_Weight":
-        return _Weight(
-            self.items + other.items, self.message_bytes + other.message_bytes, self.data_bytes + other.data_bytes
-        )
-
-    def exceeds(self, most: "_Weight") -> bool:
-        return self.items > most.items or self.message_bytes > most.message_bytes or self.data_bytes > most.data_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Weighed:
-    """An item: its weight, what all of its request must have in common, and what no two of them may."""
-
-    weight: _Weight
-    group: Hashable = None
-    name: Hashable = None
-
-
-def _cut(items: Iterable[T], weigh: Callable[[T], _Weighed], most: _Weight) -> Iterator[list[T]]:
-    """Yield the items in runs that fit into a request each; one that is too large by itself gets its own."""
-    run: list[T] = []
-    total, group, names = _Weight(), None, set[Hashable]()
-    for item in items:
-        weighed = weigh(item)
-        grown = total + weighed.weight
-        if run and (grown.exceeds(most) or weighed.group != group or weighed.name in names):
-            yield run
-            run, grown, names = [], weighed.weight, set()
-        run.append(item)
-        total, group = grown, weighed.group
-        if weighed.name is not None:
-            names.add(weighed.name)
-    if run:
-        yield run
+    refusals: int = 0
 
 
 def _address_bytes(address: Address) -> int:
     """Return what an address takes in a request, rounded up."""
     if isinstance(address, str):
         return len(address.encode(errors="replace")) + 2 * _ITEM_BYTES
-    return len(address.prefix.encode()) + len(address.suffix.encode()) + _CONTENT_BYTES
+    return len((address.prefix + address.suffix).encode(errors="replace")) + _CONTENT_BYTES
 
 
-def _weigh_address(address: Address) -> _Weighed:
-    return _Weighed(_Weight(1, _address_bytes(address)))
+def _weigh_address(address: Address) -> Weighed:
+    # In a batch there is no order: of two deletes the one would tell what the other should.
+    return Weighed(Weight(1, _address_bytes(address)), name=address)
 
 
-def _weigh_wanted(wanted: tuple[Address, bytes | None]) -> _Weighed:
+def _weigh_wanted(wanted: tuple[Address, bytes | None]) -> Weighed:
     address, sha256 = wanted
     size = _address_bytes(address) + len(sha256 or b"") + _ITEM_BYTES
-    return _Weighed(_Weight(1, size), group=_family(address))
+    return Weighed(Weight(1, size), group=_family(address))
 
 
 def _family(address: Address) -> Content | None:
@@ -264,13 +238,14 @@ def _is_large(blob: NewBlob) -> bool:
     return len(blob.data) > MAX_BATCH_BYTES
 
 
-def _weigh_new(blob: NewBlob) -> _Weighed:
+def _weigh_new(blob: NewBlob) -> Weighed:
     # In a batch there is no order, so what replaces one of it goes into the next.
     name = blob.key_or_content if isinstance(blob.key_or_content, str) else None
     said = sum(len(key) + len(value.encode(errors="replace")) + 2 * _ITEM_BYTES for key, value in blob.metadata.items())
     said += len(blob.content_type) + len(blob.if_match_etag or "") + _address_bytes(blob.key_or_content) + _NEW_BYTES
-    weight = _Weight(1, len(blob.data) + said, len(blob.data))
-    return _Weighed(weight, group=id(blob) if _is_large(blob) else None, name=name)
+    weight = Weight(1, len(blob.data) + said, len(blob.data))
+    # What may not be repeated goes by itself: the others would lose their further tries.
+    return Weighed(weight, group=id(blob) if _is_large(blob) else blob.may_repeat, name=name)
 
 
 def _put_item(blob: NewBlob) -> pb.BatchPutBlobsItem:
@@ -310,6 +285,32 @@ def _blob(address: pb.BlobAddress, result: pb.BatchGetBlobsResult) -> Blob | Hol
     if (found := hashlib.sha256(data).digest()) != info.sha256:
         return _damage(info.key, f"the bytes that came have sha256 {found.hex()}, not {info.sha256.hex()}")
     return Blob(blob_info(info), data)
+
+
+def _asked(
+    items: Sequence[T], ask: Callable[[Sequence[T]], Sequence[R | HoldfastError]]
+) -> Sequence[R | HoldfastError]:
+    """Return the answers; an item that no message can hold gets its own error, and the others are asked without it."""
+    try:
+        return ask(items)
+    except InvalidArgument as error:
+        if not isinstance(error.__cause__, ValueError):  # it was sent, and the server refuses it as a whole
+            raise
+        if len(items) == 1:
+            return [error]
+    middle = len(items) // 2
+    return [*_asked(items[:middle], ask), *_asked(items[middle:], ask)]
+
+
+def _paired(items: Sequence[T], results: Sequence[M]) -> Iterator[tuple[T, M]]:
+    """Return items and results side by side. Raises `InternalError` unless there is one for each."""
+    if len(items) != len(results):
+        raise _nonsense(f"gave {len(results)} results for {len(items)} items")
+    return zip(items, results, strict=True)
+
+
+def _nonsense(what: str) -> InternalError:
+    return InternalError("INTERNAL", f"the server {what}")
 
 
 def _damage(key: str, what: str) -> IntegrityFailed:

@@ -2,45 +2,35 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
-from datetime import datetime
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from holdfast.content import Address, Content, Layout
+from holdfast.descriptions import described, list_line, listed, moment, size_of
 from holdfast.downloads import BlobReader
-from holdfast.results import BlobEntry, BlobInfo, CommonPrefix
+from holdfast.options import (
+    STDIO,
+    ContentOption,
+    CreateOnlyOption,
+    IfMatchOption,
+    KeyArgument,
+    LayoutName,
+    LayoutOption,
+    MetadataOption,
+    SuffixOption,
+    address_of,
+    metadata_of,
+)
+from holdfast.results import Attributes
 from holdfast.session import Session
 from holdfast.sources import Data
 from holdfast.terminal import progress_bar, stdout_is_terminal
 
-_STDIO = "-"
 _DEFAULT_PAGE_SIZE = 1000
 
-blob = typer.Typer(help="Put, get, list and remove blobs.", no_args_is_help=True)
-
-
-class LayoutName(StrEnum):
-    """The layouts of content addresses, as options have them."""
-
-    HEX = "hex"
-    BASE32 = "base32"
-    FLATFS = "flatfs"
-
-    @property
-    def layout(self) -> Layout:
-        """What the library calls it."""
-        return {"hex": Layout.HEX, "base32": Layout.BASE32_MULTIHASH, "flatfs": Layout.FLATFS}[self.value]
-
-
-_Key = Annotated[str, typer.Argument(metavar="KEY", help="The blob's key.", show_default=False)]
-_IfMatch = Annotated[
-    str | None, typer.Option("--if-match", metavar="ETAG", help="Only if the blob there has just this etag.")
-]
+blob = typer.Typer(help="Put, get, copy, list, sync and remove blobs.", no_args_is_help=True)
 
 
 @blob.command()
@@ -52,17 +42,12 @@ def put(
     ] = None,
     *,
     content_type: Annotated[str, typer.Option(metavar="TYPE", help="Media type, e.g. application/wasm.")] = "",
-    metadata: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An entry of metadata; repeatable.")
-    ] = None,
-    create_only: Annotated[bool, typer.Option("--create-only", help="Only if the key is free.")] = False,
-    if_match: _IfMatch = None,
-    content: Annotated[
-        str | None,
-        typer.Option(metavar="PREFIX", help="Store by content: the key is PREFIX and the sha256. Never overwrites."),
-    ] = None,
-    suffix: Annotated[str, typer.Option(help="With --content: what the key ends with, e.g. .wasm.")] = "",
-    layout: Annotated[LayoutName, typer.Option(help="With --content: how digest makes key.")] = LayoutName.HEX,
+    metadata: MetadataOption = None,
+    create_only: CreateOnlyOption = False,
+    if_match: IfMatchOption = None,
+    content: ContentOption = None,
+    suffix: SuffixOption = "",
+    layout: LayoutOption = LayoutName.HEX,
 ) -> None:
     """Store a file, or what comes from stdin, as a blob.
 
@@ -70,29 +55,29 @@ def put(
     bytes, and printed. The blob is durable when the command ends well; otherwise nothing was stored.
     """
     session: Session = context.obj
-    address = _address(key, content, suffix, layout)
-    data: Data = sys.stdin.buffer if source == _STDIO else Path(source)
+    address = address_of(key, content, suffix, layout)
+    data: Data = sys.stdin.buffer if source == STDIO else Path(source)
     with session.connect() as client, progress_bar(source) as progress:
         result = client.blobs.put(
             address,
             data,
             content_type=content_type,
-            metadata=_metadata(metadata or []),
+            metadata=metadata_of(metadata or []),
             create_only=create_only,
             if_match_etag=if_match,
             progress=progress,
         )
     if session.output.as_json:
-        session.output.document({"blob": _described(result.blob), "created": result.created})
+        session.output.document({"blob": described(result.blob), "created": result.created})
     else:
         verb = "stored" if result.created else "was there already:"
-        session.output.line(f"{verb} {result.blob.key} ({_size(result.blob.size_bytes)}, etag {result.blob.etag})")
+        session.output.line(f"{verb} {result.blob.key} ({size_of(result.blob.size_bytes)}, etag {result.blob.etag})")
 
 
 @blob.command()
 def get(
     context: typer.Context,
-    key: _Key,
+    key: KeyArgument,
     target: Annotated[
         str | None,
         typer.Argument(metavar="TARGET", help="A file, a directory, or - for stdout.", show_default=False),
@@ -101,7 +86,7 @@ def get(
     offset: Annotated[int, typer.Option(help="First byte wanted, from 0.")] = 0,
     length: Annotated[int | None, typer.Option(help="Bytes wanted; without it: to the end.")] = None,
     suffix_length: Annotated[int | None, typer.Option(help="Only this many of the last bytes.")] = None,
-    if_match: _IfMatch = None,
+    if_match: IfMatchOption = None,
 ) -> None:
     """Fetch a blob, or a range of it, into a file or to stdout.
 
@@ -131,26 +116,74 @@ def get(
             with progress_bar(key) as progress:
                 info = client.blobs.download(key, path, **wanted, progress=progress)
     if session.output.as_json:
-        session.output.document({"blob": _described(info), "target": str(path)})
+        session.output.document({"blob": described(info), "target": str(path)})
     else:
-        session.output.line(f"wrote {path} (from {info.key}, {_size(info.size_bytes)}, etag {info.etag})")
+        session.output.line(f"wrote {path} (from {info.key}, {size_of(info.size_bytes)}, etag {info.etag})")
+
+
+@blob.command("cp")
+def copy_blob(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The key to copy from.", show_default=False)],
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="TARGET", help="The key to copy to, unless --content makes it.", show_default=False),
+    ] = None,
+    *,
+    content_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Media type of the copy.", show_default=False)
+    ] = None,
+    metadata: MetadataOption = None,
+    create_only: CreateOnlyOption = False,
+    if_match: IfMatchOption = None,
+    if_source_match: Annotated[
+        str | None, typer.Option("--if-source-match", metavar="ETAG", help="Only if SOURCE has just this etag.")
+    ] = None,
+    content: ContentOption = None,
+    suffix: SuffixOption = "",
+    layout: LayoutOption = LayoutName.HEX,
+) -> None:
+    """Copy a blob; its bytes stay with the server.
+
+    TARGET is overwritten unless a condition forbids that. Content type and metadata are those of SOURCE; with
+    --content-type or --metadata the copy has just what these say.
+    """
+    session: Session = context.obj
+    address = address_of(target, content, suffix, layout, "TARGET")
+    replaced = None
+    if content_type is not None or metadata:
+        replaced = Attributes(content_type or "", metadata_of(metadata or []))
+    with session.connect() as client:
+        result = client.blobs.copy(
+            source,
+            address,
+            attributes=replaced,
+            create_only=create_only,
+            if_match_etag=if_match,
+            source_if_match_etag=if_source_match,
+        )
+    if session.output.as_json:
+        session.output.document({"blob": described(result.blob), "created": result.created})
+    else:
+        verb = f"copied {source} to" if result.created else "was there already:"
+        session.output.line(f"{verb} {result.blob.key} ({size_of(result.blob.size_bytes)}, etag {result.blob.etag})")
 
 
 @blob.command("stat")
-def stat_blob(context: typer.Context, key: _Key) -> None:
+def stat_blob(context: typer.Context, key: KeyArgument) -> None:
     """Tell what is known of a blob."""
     session: Session = context.obj
     with session.connect() as client:
         info = client.blobs.stat(key)
     if session.output.as_json:
-        session.output.document(_described(info))
+        session.output.document(described(info))
         return
     rows = {
         "key": info.key,
-        "size": _size(info.size_bytes),
+        "size": size_of(info.size_bytes),
         "etag": info.etag,
         "sha256": info.sha256.hex(),
-        "updated": _moment(info.update_time),
+        "updated": moment(info.update_time),
         "content type": info.content_type,
     }
     session.output.table(rows | {f"metadata {name}": value for name, value in sorted(info.metadata.items())})
@@ -179,56 +212,9 @@ def list_blobs(
         found = client.blobs.list(prefix, "" if recursive else "/", start_after, page_size)
         for item in islice(found, limit):
             if session.output.as_json:
-                session.output.document(_listed(item))
+                session.output.document(listed(item))
             else:
-                session.output.line(_list_line(item))
-
-
-@blob.command("rm")
-def remove(
-    context: typer.Context,
-    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Keys of the blobs.", show_default=False)],
-) -> None:
-    """Remove blobs. One that is not there is no error.
-
-    The first failure ends the command; what was removed before it is told.
-    """
-    session: Session = context.obj
-    results: list[dict[str, Any]] = []
-    try:
-        with session.connect() as client:
-            for key in keys:
-                existed = client.blobs.delete(key)
-                results.append({"key": key, "existed": existed})
-                if not session.output.as_json:
-                    session.output.line(f"removed {key}" if existed else f"was not there: {key}")
-    finally:
-        if session.output.as_json:
-            session.output.document({"removed": results})
-
-
-def _address(key: str | None, prefix: str | None, suffix: str, layout: LayoutName) -> Address:
-    if prefix is None:
-        if key is None:
-            raise typer.BadParameter("give it, or --content", param_hint="KEY")
-        if suffix or layout is not LayoutName.HEX:
-            raise typer.BadParameter("--suffix and --layout go with --content", param_hint="KEY")
-        return key
-    if key is not None:
-        raise typer.BadParameter("--content makes the key: give one of them", param_hint="KEY")
-    return Content(prefix, suffix, layout.layout)
-
-
-def _metadata(entries: list[str]) -> dict[str, str]:
-    metadata: dict[str, str] = {}
-    for entry in entries:
-        name, separator, value = entry.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"{entry!r} is not NAME=VALUE", param_hint="--metadata")
-        if name in metadata:
-            raise typer.BadParameter(f"{name!r} is given twice", param_hint="--metadata")
-        metadata[name] = value
-    return metadata
+                session.output.line(list_line(item))
 
 
 def _path_of(target: str | None, key: str) -> Path | None:
@@ -237,7 +223,7 @@ def _path_of(target: str | None, key: str) -> Path | None:
         if stdout_is_terminal():
             raise typer.BadParameter("stdout is a terminal: give a file, or - to print the bytes", param_hint="TARGET")
         return None
-    if target == _STDIO:
+    if target == STDIO:
         return None
     path = Path(target)
     return path / key.rpartition("/")[2] if path.is_dir() else path
@@ -251,31 +237,3 @@ def _copy(reader: BlobReader, write: Callable[[bytes], Any], key: str, *, visibl
             written += len(chunk)
             if progress is not None:
                 progress(written, reader.range.length)
-
-
-def _described(info: BlobInfo) -> dict[str, Any]:
-    return asdict(info) | {"sha256": info.sha256.hex(), "update_time": info.update_time.isoformat()}
-
-
-def _listed(item: BlobEntry | CommonPrefix) -> dict[str, Any]:
-    if isinstance(item, CommonPrefix):
-        return asdict(item)
-    return asdict(item) | {"update_time": item.update_time and item.update_time.isoformat()}
-
-
-def _list_line(item: BlobEntry | CommonPrefix) -> str:
-    if isinstance(item, CommonPrefix):
-        time, size, name = "", "PRE", item.prefix
-    elif item.update_time is None:
-        time, size, name = "", "DAMAGED", item.key
-    else:
-        time, size, name = _moment(item.update_time), str(item.size_bytes), item.key
-    return f"{time:<20} {size:>14} {name}"
-
-
-def _moment(time: datetime) -> str:
-    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes} byte{'' if size_bytes == 1 else 's'}"

@@ -8,28 +8,11 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
-from holdfast import blob_commands, errors
+from holdfast import batch_commands, blob_commands, errors, sync_command
+from holdfast.exit_codes import EXIT_FAILURE, EXIT_OUTPUT_CLOSED, exit_code_of
 from holdfast.retrying import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, Retrier
 from holdfast.session import DEFAULT_ADDRESS, Session
 from holdfast.terminal import Output, OutputClosed, open_closed_streams
-
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_OUTPUT_CLOSED = 128 + signal.SIGPIPE
-"""As shells have it."""
-
-_EXIT_CODES: tuple[tuple[type[errors.HoldfastError], int], ...] = (
-    (errors.InvalidArgument, EXIT_USAGE),
-    (errors.NotFound, 3),
-    (errors.AlreadyExists, 4),
-    (errors.PreconditionFailed, 4),
-    (errors.ConcurrentModification, 4),
-    (errors.IntegrityFailed, 5),
-    (errors.Unavailable, 6),
-    (errors.Overloaded, 6),
-    (errors.DeadlineExceeded, 6),
-)
-"""A class stands for its subclasses too; all others are `EXIT_FAILURE`."""
 
 _EPILOG = """**Exit codes**
 
@@ -53,6 +36,8 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 server = typer.Typer(help="Ask about the server.", no_args_is_help=True)
+blob_commands.blob.add_typer(sync_command.sync)
+blob_commands.blob.add_typer(batch_commands.batch)
 cli.add_typer(blob_commands.blob, name="blob")
 cli.add_typer(server, name="server")
 
@@ -122,11 +107,6 @@ class _UsageError(Protocol):
     exit_code: int
 
     def format_message(self) -> str: ...
-
-
-def exit_code_of(error: errors.HoldfastError) -> int:
-    """Return the exit code that an error comes with."""
-    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), EXIT_FAILURE)
 
 
 def _run(output: Output, arguments: list[str]) -> int:

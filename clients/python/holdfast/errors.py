@@ -245,10 +245,9 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> HoldfastError:
 def from_item_status(status: ItemStatus) -> HoldfastError:
     """Return the error that an item of a batch failed with: what a call would have ended with."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    try:
-        reason = ErrorReason.Name(status.reason).removeprefix("ERROR_REASON_")
-    except ValueError:  # a newer server's
-        reason = code.name
+    # None, and numbers of a newer server, go by the code.
+    known = status.reason in ErrorReason.values() and status.reason != ErrorReason.ERROR_REASON_UNSPECIFIED
+    reason = ErrorReason.Name(status.reason).removeprefix("ERROR_REASON_") if known else code.name
     kind = CLASS_BY_REASON.get(reason) or _class_by_code(code, "")
     message = status.message or f"the server answered {code.name}, {reason}"
     if issubclass(kind, InvalidArgument):

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,11 @@ class Output:
 
     def line(self, text: str) -> None:
         """Write a line for people, with what is not printable escaped."""
-        self.write(_printable(text).encode() + b"\n")
+        self.write(printable(text).encode() + b"\n")
 
     def table(self, rows: dict[str, str]) -> None:
         """Write names and values for people, aligned."""
-        names = [_printable(name) for name in rows]
+        names = [printable(name) for name in rows]
         width = max(map(len, names))
         for name, value in zip(names, rows.values(), strict=True):
             self.line(f"{name:<{width}}  {value}".rstrip())
@@ -70,12 +70,24 @@ class Output:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
-    def error(self, message: str, exit_code: int, error: Exception | None = None) -> None:
-        """Report a failure on stderr, in one line."""
+    def note(self, message: str, value: dict[str, Any]) -> None:
+        """Tell on stderr what is no failure: the message for people, the value for machines."""
+        sys.stderr.write(json.dumps(value) + "\n" if self.as_json else f"holdfast: {printable(message)}\n")
+
+    def error(
+        self,
+        message: str,
+        exit_code: int,
+        error: Exception | None = None,
+        details: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Report a failure on stderr, in one line; `details`, for machines, are those of an `error` that has none."""
         if not self.as_json:
-            sys.stderr.write(f"holdfast: {_printable(' '.join(message.split()))}\n")
+            sys.stderr.write(f"holdfast: {printable(' '.join(message.split()))}\n")
             return
         described: dict[str, Any] = {"message": message, "exit_code": exit_code}
+        if details is not None:
+            described["details"] = dict(details)
         if isinstance(error, HoldfastError):
             described |= {"type": type(error).__name__, "reason": error.reason, "details": error.details}
             for name in ("field", "retry_after_seconds", "size_bytes"):
@@ -110,7 +122,7 @@ def progress_bar(what: str, *, wanted: bool = True) -> Iterator[Progress | None]
 
 def _shortened(name: str) -> str:
     """Return the last part of a path or key, short enough to leave room for the figures."""
-    last = _printable(name.rpartition("/")[2])
+    last = printable(name.rpartition("/")[2])
     return last if len(last) <= _NAME_CHARACTERS else f"{last[: _NAME_CHARACTERS - 1]}…"
 
 
@@ -119,7 +131,7 @@ def stdout_is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     r"""Return the text with `\x1b` and the like in place of what is no visible character.
 
     Keys and metadata are anybody's: they must not move the cursor, forge a line, or turn the direction of writing. A

@@ -937,8 +937,9 @@ Global___BatchGetBlobsRequest: _TypeAlias = BatchGetBlobsRequest  # noqa: Y015
 
 @_typing.final
 class BatchGetBlobsResponse(_message.Message):
-    """The blobs, by position. Their data is at most 1.75 MiB (1,835,008 bytes) in all: where the next one does not fit, its
-    item fails with BATCH_FULL, and is to be asked for in another batch; one that is larger by itself fails with TOO_LARGE,
+    """The blobs, by position. Their data is at most 1.75 MiB (1,835,008 bytes) in all, and what is said of them beside it
+    208 KiB, which long keys and much metadata use up earlier: where the next one does not fit, its item fails with
+    BATCH_FULL, and is to be asked for in another batch; one that is larger by itself fails with TOO_LARGE,
     and is GetBlob's. `details` of both has `size_bytes`.
     """
 
@@ -1064,7 +1065,7 @@ class BatchPutBlobsItem(_message.Message):
     CREATE_ONLY_FIELD_NUMBER: _builtins.int
     IF_MATCH_ETAG_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """A key; no two items may have the same."""
+    """A key; no two items may be stored under the same."""
     data: _builtins.bytes
     """All of its bytes; may be empty."""
     crc32c: _builtins.int
@@ -1158,7 +1159,7 @@ class BatchPutBlobsResult(_message.Message):
 
     @_builtins.property
     def blob(self) -> Global___BlobInfo:
-        """The stored blob."""
+        """The stored blob; without its content type and metadata where `created` is false."""
 
     def __init__(
         self,

@@ -190,7 +190,7 @@ class BlobStoreServicer(object):
 
     def BatchPutBlobs(self, request, context):
         """Stores up to 1,000 small blobs. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and nothing was stored. Errors of
-        an item are those of PutBlob, and INVALID_BATCH for a key that an item before it has. After DEADLINE_EXCEEDED and
+        an item are those of PutBlob, and INVALID_BATCH for a key that another item names. After DEADLINE_EXCEEDED and
         CANCELLED some of the items may have been stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -89,7 +89,7 @@ class BlobStoreStub:
     """
     BatchPutBlobs: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.BatchPutBlobsRequest, _blob_store_pb2.BatchPutBlobsResponse]
     """Stores up to 1,000 small blobs. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and nothing was stored. Errors of
-    an item are those of PutBlob, and INVALID_BATCH for a key that an item before it has. After DEADLINE_EXCEEDED and
+    an item are those of PutBlob, and INVALID_BATCH for a key that another item names. After DEADLINE_EXCEEDED and
     CANCELLED some of the items may have been stored.
     """
     BatchDeleteBlobs: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.BatchDeleteBlobsRequest, _blob_store_pb2.BatchDeleteBlobsResponse]
@@ -158,7 +158,7 @@ class BlobStoreAsyncStub(BlobStoreStub):
     """
     BatchPutBlobs: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.BatchPutBlobsRequest, _blob_store_pb2.BatchPutBlobsResponse]  # type: ignore[assignment]
     """Stores up to 1,000 small blobs. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and nothing was stored. Errors of
-    an item are those of PutBlob, and INVALID_BATCH for a key that an item before it has. After DEADLINE_EXCEEDED and
+    an item are those of PutBlob, and INVALID_BATCH for a key that another item names. After DEADLINE_EXCEEDED and
     CANCELLED some of the items may have been stored.
     """
     BatchDeleteBlobs: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.BatchDeleteBlobsRequest, _blob_store_pb2.BatchDeleteBlobsResponse]  # type: ignore[assignment]
@@ -278,7 +278,7 @@ class BlobStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_blob_store_pb2.BatchPutBlobsResponse, _abc.Awaitable[_blob_store_pb2.BatchPutBlobsResponse]]:
         """Stores up to 1,000 small blobs. Errors of the call: INVALID_ARGUMENT (TOO_LARGE), and nothing was stored. Errors of
-        an item are those of PutBlob, and INVALID_BATCH for a key that an item before it has. After DEADLINE_EXCEEDED and
+        an item are those of PutBlob, and INVALID_BATCH for a key that another item names. After DEADLINE_EXCEEDED and
         CANCELLED some of the items may have been stored.
         """
 

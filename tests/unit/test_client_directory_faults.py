@@ -1,0 +1,242 @@
+"""`sync_directory` where files go wrong, and what it removes: nothing that it is not sure of."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from holdfast import SyncOutcome, sync_directory
+from holdfast.directories import MAX_SMALL_BYTES
+from holdfast.trees import SteadyFile
+from tests.support.samples import MIB
+from tests.support.server_process import ServerProcess
+from tests.support.synced import damage_record, make_files, outcomes, stored
+
+_LARGE = MAX_SMALL_BYTES + 1
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server on files."""
+    with ServerProcess(tmp_path_factory.mktemp("data")) as server:
+        yield server
+
+
+@pytest.fixture
+def blobs(server: ServerProcess) -> Iterator[holdfast.Blobs]:
+    """Its blobs: at first none."""
+    with holdfast.connect(server.address) as client:
+        keys = [entry.key for entry in client.blobs.list() if isinstance(entry, holdfast.BlobEntry)]
+        assert all(existed is True for existed in client.blobs.delete_many(keys))
+        yield client.blobs
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty directory."""
+    root = tmp_path / "root"
+    root.mkdir()
+    return root
+
+
+class TestFilesThatGoWrong:
+    def test_names_that_make_no_key_are_told_and_the_others_go_on(
+        self, server: ServerProcess, blobs: holdfast.Blobs, root: Path
+    ) -> None:
+        bad = {
+            b"control\n": "control character",
+            b"x" * 201: "200",
+            b"not \xff utf-8": "its name is not UTF-8",
+            b"large\x01": "control character",
+            b"/".join([b"y" * 199] * 5): "900",
+        }
+        for name in bad:
+            path = root / os.fsdecode(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes(_LARGE if name.startswith(b"large") else 1))
+        make_files(root, {"good": b"1", "z": bytes(_LARGE)})
+        results = {result.path: result for result in sync_directory(blobs, root, "p")}
+        assert stored(server).keys() == {"p/good", "p/z"}
+        for name, rule in bad.items():
+            found = [result for path, result in results.items() if os.fsdecode(name).startswith(path)]
+            assert [result.outcome for result in found] == [SyncOutcome.FAILED]
+            assert rule in found[0].why
+
+    def test_what_is_no_file_is_passed_over(self, server: ServerProcess, blobs: holdfast.Blobs, root: Path) -> None:
+        make_files(root, {"file": b"1"})
+        (root / "link").symlink_to("file")
+        os.mkfifo(root / "pipe")
+        results = list(sync_directory(blobs, root, ""))
+        assert [(result.path, str(result.outcome), result.why) for result in results] == [
+            ("link", "passed_over", "it is a symbolic link"),
+            ("pipe", "passed_over", "it is a pipe"),
+            ("file", "stored", ""),
+        ]
+        assert stored(server).keys() == {"file"}
+
+    @pytest.mark.parametrize("size", [10, _LARGE, 3 * MIB])
+    @pytest.mark.parametrize("changes", [1, 2])
+    def test_a_file_that_changes_while_it_is_read_is_tried_once_again(  # noqa: PLR0917 (pytest names them)
+        self,
+        server: ServerProcess,
+        blobs: holdfast.Blobs,
+        root: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        size: int,
+        changes: int,
+    ) -> None:
+        make_files(root, {"changing": bytes(size), "steady": b"1"})
+        os.utime(root / "changing", (5, 5))
+        left = changes
+        original = SteadyFile.read
+
+        def reading(file: SteadyFile, wanted: int, /) -> bytes:
+            nonlocal left
+            data = original(file, wanted)
+            if left and file.size_bytes == size and file.tell() == len(data):  # once in each try
+                left -= 1
+                (root / "changing").write_bytes(bytes([left + 1]) * size)
+                os.utime(root / "changing", (6 + left, 6))
+            return data
+
+        monkeypatch.setattr(SteadyFile, "read", reading)
+        results = {result.path: result for result in sync_directory(blobs, root, "")}
+        assert results["steady"].outcome is SyncOutcome.STORED
+        if changes == 1:
+            assert results["changing"].outcome is SyncOutcome.STORED
+            assert stored(server)["changing"] == b"\x01" * size
+        else:
+            assert results["changing"].outcome is SyncOutcome.FAILED
+            assert results["changing"].why == "it changed while it was read, twice"
+            assert stored(server).keys() == {"steady"}
+
+    def test_a_file_that_vanishes_is_told(self, server: ServerProcess, blobs: holdfast.Blobs, root: Path) -> None:
+        make_files(root, {"b": b"1", "c": b"2"})
+        (root / "a").symlink_to("b")
+        results = sync_directory(blobs, root, "", delete=True)
+        blobs.put("surplus", b"")
+        assert next(results).path == "a"
+        (root / "b").unlink()
+        assert [(result.path, str(result.outcome), result.why) for result in results] == [
+            ("b", "failed", "it vanished before it was read"),
+            ("c", "stored", ""),
+        ]
+        assert stored(server).keys() == {"c", "surplus"}
+
+    def test_what_the_store_refuses_is_told_of_each_file_and_the_others_go_on(self, root: Path) -> None:
+        make_files(root, {"a": bytes(90_000), "b": bytes(90_000), "c": b"1", "large": bytes(400_000)})
+        with ServerProcess(env={"HOLDFAST_MEMORY__MAX_BYTES": "120000"}) as server:
+            with holdfast.connect(server.address) as client:
+                results = list(sync_directory(client.blobs, root, ""))
+            failed = {result.path: result.why for result in results if result.outcome is SyncOutcome.FAILED}
+            assert "large" in failed
+            assert len(failed) == 2
+            assert all(why for why in failed.values())
+            assert len(stored(server)) == 2
+
+    @pytest.mark.parametrize("prefix", ["/a", "a//b", "chunks", "a/..", "x" * 201, "y/" * 450, "\udcff"])
+    def test_a_prefix_that_makes_no_key_is_told_once(self, blobs: holdfast.Blobs, root: Path, prefix: str) -> None:
+        make_files(root, {"a": b"1"})
+        with pytest.raises(holdfast.InvalidArgument, match="prefix") as caught:
+            list(sync_directory(blobs, root, prefix))
+        assert caught.value.field == "prefix"
+
+    def test_a_server_that_is_gone_ends_it(self, root: Path) -> None:
+        make_files(root, {"a": b"1"})
+        with holdfast.connect("127.0.0.1:1", retries=0) as client, pytest.raises(holdfast.Unavailable):
+            list(sync_directory(client.blobs, root, ""))
+
+    def test_a_server_that_goes_away_during_a_large_file_ends_it(self, root: Path) -> None:
+        make_files(root, {"a": bytes(_LARGE), "b": bytes(_LARGE)})
+        with ServerProcess() as server, holdfast.connect(server.address, retries=0) as client:
+            results = sync_directory(client.blobs, root, "")
+            assert next(results).outcome is SyncOutcome.STORED
+            server.kill()
+            with pytest.raises(holdfast.Unavailable):
+                next(results)
+
+    @pytest.mark.parametrize("name", ["missing", "file"])
+    def test_what_is_no_directory_is_an_error_before_anything_is_asked(self, root: Path, name: str) -> None:
+        make_files(root, {"file": b""})
+        with holdfast.connect("127.0.0.1:1", retries=0) as client, pytest.raises(OSError, match=name):
+            list(sync_directory(client.blobs, root / name, ""))
+
+
+class TestRemoving:
+    def test_blobs_that_the_directory_lacks_are_removed(
+        self, server: ServerProcess, blobs: holdfast.Blobs, root: Path
+    ) -> None:
+        make_files(root, {"a": b"1", "deep/b": b"2"})
+        for key in ("p/gone", "p/deep/gone", "p/a/below", "p/deep", "p/deep.txt"):
+            blobs.put(key, b"surplus")
+        outside = dict.fromkeys(("p", "p.txt", "p0", "pq/a", "a"), b"outside")
+        for key, data in outside.items():
+            blobs.put(key, data)
+        became = outcomes(sync_directory(blobs, root, "p", delete=True))
+        assert {path for path, outcome in became.items() if outcome == "removed"} == {
+            "gone",
+            "deep/gone",
+            "a/below",
+            "deep",
+            "deep.txt",
+        }
+        assert stored(server) == {"p/a": b"1", "p/deep/b": b"2"} | outside
+
+    def test_many_are_removed_and_none_without_being_asked(
+        self, server: ServerProcess, blobs: holdfast.Blobs, root: Path
+    ) -> None:
+        make_files(root, {"a": b"1"})
+        list(blobs.put_many(holdfast.NewBlob(f"p/{number:04}", b"") for number in range(2100)))
+        assert outcomes(sync_directory(blobs, root, "p")) == {"a": "stored"}
+        results = list(sync_directory(blobs, root, "p", delete=True))
+        assert Counter(str(result.outcome) for result in results) == {"present": 1, "removed": 2100}
+        assert stored(server).keys() == {"p/a"}
+
+    def test_what_stands_where_something_was_passed_over_stays(
+        self, server: ServerProcess, blobs: holdfast.Blobs, root: Path
+    ) -> None:
+        make_files(root, {"a": b"1"})
+        (root / "link").symlink_to("/")
+        for key in ("link", "link/missing", "link/etc/hostname", "gone"):
+            blobs.put(key, b"")
+        list(sync_directory(blobs, root, "", delete=True))
+        assert stored(server).keys() == {"a", "link", "link/missing", "link/etc/hostname"}
+
+    def test_nothing_is_removed_if_anything_failed(
+        self, server: ServerProcess, blobs: holdfast.Blobs, root: Path
+    ) -> None:
+        make_files(root, {"a": b"1", "bad\n": b"2"})
+        blobs.put("surplus", b"")
+        assert outcomes(sync_directory(blobs, root, "", delete=True)) == {"a": "stored", "bad\n": "failed"}
+        assert stored(server).keys() == {"a", "surplus"}
+
+    def test_nothing_is_removed_if_a_directory_could_not_be_read(
+        self, server: ServerProcess, blobs: holdfast.Blobs, root: Path
+    ) -> None:
+        make_files(root, {"b/1": b"1", "c": b"2"})
+        (root / "a").symlink_to("b")
+        blobs.put("b/1", b"1")
+        results = sync_directory(blobs, root, "", delete=True)
+        assert next(results).path == "a"
+        (root / "b" / "1").unlink()
+        (root / "b").rmdir()
+        assert [(result.path, str(result.outcome)) for result in results] == [("b", "failed"), ("c", "stored")]
+        assert stored(server).keys() == {"b/1", "c"}
+
+    def test_an_empty_directory_removes_nothing(self, server: ServerProcess, blobs: holdfast.Blobs, root: Path) -> None:
+        (root / "empty").mkdir()
+        (root / "link").symlink_to("/")
+        blobs.put("p/a", b"1")
+        *_, last = sync_directory(blobs, root, "p", delete=True)
+        assert (last.outcome, last.why) == (SyncOutcome.FAILED, "there is no file in it, and so nothing is removed")
+        assert stored(server).keys() == {"p/a"}
+
+    def test_damaged_blobs_are_removed_too(self, server: ServerProcess, blobs: holdfast.Blobs, root: Path) -> None:
+        make_files(root, {"a": b"1"})
+        blobs.put("p/to-be-damaged", b"")
+        damage_record(server, "p/to-be-damaged")
+        assert outcomes(sync_directory(blobs, root, "p", delete=True))["to-be-damaged"] == "removed"
+        assert stored(server).keys() == {"p/a"}
