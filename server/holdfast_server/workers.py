@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from contextvars import copy_context
 from itertools import count
 from typing import TypeVar
@@ -11,7 +12,7 @@ from holdfast_server import calls
 T = TypeVar("T")
 R = TypeVar("R")
 
-DEFAULT_THREADS = 64
+DEFAULT_THREADS = 128
 
 
 class Workers:
@@ -40,12 +41,17 @@ class Workers:
                 except BaseException as error:  # noqa: BLE001 (it is the caller's, who raises it)
                     errors.append(error)
 
-        # Each helper works for the caller: its deadline is in the context.
-        helpers = [self._pool.submit(copy_context().run, run) for _ in range(min(at_once, len(items)) - 1)]
-        run()
-        wait([helper for helper in helpers if not helper.cancel()])
+        helpers = []
+        try:
+            with suppress(RuntimeError):  # no more threads can be had: those there are will do
+                for _ in range(min(at_once, len(items)) - 1):
+                    # Each works for the caller: its deadline is in the context.
+                    helpers.append(self._pool.submit(copy_context().run, run))  # noqa: PERF401 (some may be enough)
+            run()
+        finally:
+            wait([helper for helper in helpers if not helper.cancel()])
         if errors:
-            raise errors[0]
+            raise errors.pop()  # and not kept: its traceback leads back here
         return [results[number] for number in range(len(items))]
 
     def close(self) -> None:

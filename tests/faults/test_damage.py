@@ -1,9 +1,12 @@
 """Files that are not as they were written: damage is told as damage, and a wrong byte is never served."""
 
+import json
+import struct
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import google_crc32c
 import pytest
 
 from holdfast_server.errors import IntegrityFailed
@@ -172,3 +175,23 @@ def test_a_file_with_the_record_of_another_key_is_refused(store: FilesystemStore
         ("other", True),
         ("some/key", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [("update_time_us", 10**30), ("update_time_us", "now"), ("etag", 7), ("etag", None), ("sha256", "00"), ("key", 1)],
+)
+def test_a_record_that_only_looks_right_is_damage(
+    store: FilesystemStore, file: Path, member: str, value: object
+) -> None:
+    store.put(KEY, Body.of(b"data"))
+    stored = file.read_bytes()
+    (length,) = struct.unpack_from("<I", stored, len(stored) - 32 + 12)
+    record = json.loads(stored[-32 - length : -32])
+    changed = json.dumps(record | {member: value}, separators=(",", ":")).encode()
+    trailer = stored[-32:-20] + struct.pack("<I", len(changed)) + stored[-16:-4]
+    checksum = struct.pack("<I", google_crc32c.value(changed + trailer))
+    file.write_bytes(stored[: -32 - length] + changed + trailer + checksum)
+    with pytest.raises(IntegrityFailed):
+        store.stat(KEY)
+    assert [isinstance(item, Entry) and item.record is None for item in store.list(ListQuery())] == [True]

@@ -1,8 +1,12 @@
 """Many pieces of work for one caller, a few of them at once."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -97,3 +101,52 @@ def test_all_threads_work_for_the_call_of_the_caller(workers: Workers) -> None:
 
     with calls.working_for(calls.Call(time.monotonic() + 1000)):
         assert workers.each(range(3), work, 3) == [True] * 3
+
+
+def test_all_is_done_also_where_no_more_threads_can_be_had(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    submit = workers._pool.submit
+
+    def one_only(*args: Any) -> "Future[Any]":
+        if begun:
+            raise RuntimeError("can't start new thread")
+        begun.append(1)
+        return submit(*args)
+
+    monkeypatch.setattr(workers._pool, "submit", one_only)
+    assert workers.each(range(100), lambda item: item * 2, 4) == [item * 2 for item in range(100)]
+
+
+def test_nobody_is_at_work_any_more_when_an_error_comes_back(workers: Workers) -> None:
+    at_work = threading.Semaphore(0)
+
+    def work(item: int) -> None:
+        if item == 0:
+            raise ValueError("first")
+        at_work.release()
+        sum(range(100_000))
+        at_work.acquire(blocking=False)
+
+    with pytest.raises(ValueError, match="first"):
+        workers.each(range(8), work, 4)
+    assert not at_work.acquire(blocking=False)
+
+
+def test_an_error_keeps_nothing_of_the_work_alive(workers: Workers) -> None:
+    class Item:
+        """Something to be kept alive."""
+
+    items = [Item(), Item()]
+    kept = [weakref.ref(item) for item in items]
+
+    def fail(_: Item) -> None:
+        raise ValueError
+
+    gc.disable()
+    try:
+        with pytest.raises(ValueError):  # noqa: PT011 (it has no text)
+            workers.each(items, fail, 2)
+        del items
+        assert [one() for one in kept] == [None, None]
+    finally:
+        gc.enable()

@@ -1,5 +1,6 @@
 """Many small blobs at once: what is wrong with one of them is its own result, and the others go on."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,8 +101,7 @@ class Batches:
         self._workers = workers
 
     def find_missing(self, items: Sequence[Wanted | HoldfastError]) -> list[bool | HoldfastError]:
-        """Tell of each whether it is missing. Raises `InvalidArgument` (TOO_LARGE) for more than 10,000."""
-        _check_count(items, MAX_FIND_ITEMS)
+        """Tell of each whether it is missing."""
         wanted = [item for item in items if isinstance(item, Wanted)]
         at_once = self._store.describe().reads_at_once
         # Where the backend is far away, one at a time, so that none waits behind others.
@@ -120,10 +120,8 @@ class Batches:
     def get(self, items: Sequence[GetItem | HoldfastError]) -> list[Got | HoldfastError]:
         """Get blobs whole, as many as fit into `MAX_BATCH_BYTES` together.
 
-        One that does not fit any more is an `InvalidArgument` (BATCH_FULL, or TOO_LARGE if it never would). Raises
-        `InvalidArgument` (TOO_LARGE) for more than 1,000.
+        One that does not fit any more is an `InvalidArgument` (BATCH_FULL, or TOO_LARGE if it never would).
         """
-        _check_count(items, MAX_BATCH_ITEMS)
         room = _Room()
 
         def get(item: GetItem) -> Got:
@@ -139,9 +137,8 @@ class Batches:
     def put(self, items: Sequence[PutItem | HoldfastError]) -> list[Put | HoldfastError]:
         """Store blobs, each by itself; a key may be there once.
 
-        Raises `InvalidArgument` (TOO_LARGE) for more than 1,000, or more than `MAX_BATCH_BYTES` of data.
+        Raises `InvalidArgument` (TOO_LARGE) for more than `MAX_BATCH_BYTES` of data.
         """
-        _check_count(items, MAX_BATCH_ITEMS)
         size = sum(len(item.chunk.data) for item in items if isinstance(item, PutItem))
         if size > MAX_BATCH_BYTES:
             message = f"the batch has {size} bytes of data, and {MAX_BATCH_BYTES} are the most"
@@ -160,8 +157,7 @@ class Batches:
         return self._each(_without_repeated_keys(items), put, self._store.describe().writes_at_once)
 
     def delete(self, items: Sequence[DeleteItem | HoldfastError]) -> list[bool | HoldfastError]:
-        """Delete blobs, and tell of each whether there was one. Raises `InvalidArgument` (TOO_LARGE) above 1,000."""
-        _check_count(items, MAX_BATCH_ITEMS)
+        """Delete blobs, and tell of each whether there was one."""
 
         def delete(item: DeleteItem) -> bool:
             return self._store.delete(item.address, condition=item.condition)
@@ -179,7 +175,8 @@ class Batches:
             except (Cancelled, DeadlineExceeded):
                 raise
             except HoldfastError as error:
-                return error
+                # Its traceback would lead to the frames that hold all items.
+                return error.with_traceback(None)
 
         return self._workers.each(items, one, at_once)
 
@@ -219,21 +216,31 @@ def _summed(chunk: Chunk) -> tuple[bytes, int]:
 
 
 def _without_repeated_keys(items: Sequence[PutItem | HoldfastError]) -> list[PutItem | HoldfastError]:
-    """Return the items, with an error in place of each whose key stands before it: which came last would be open."""
-    positions: dict[BlobKey, int] = {}
-    checked: list[PutItem | HoldfastError] = []
+    """Return the items, with an error in place of each whose key was named before: which came last would be open.
+
+    The same content may be there twice, since that is the same bytes; its key must not be named, too.
+    """
+    first_with_key: dict[BlobKey, int] = {}
     for position, item in enumerate(items):
         if isinstance(item, PutItem) and isinstance(item.address, BlobKey):
-            first = positions.setdefault(item.address, position)
+            first_with_key.setdefault(item.address, position)
+    if not first_with_key:
+        return list(items)
+    checked: list[PutItem | HoldfastError] = []
+    for position, item in enumerate(items):
+        if isinstance(item, PutItem):
+            key = _key_of(item)
+            first = first_with_key.get(key, position)
             if first != position:
-                message = f"key {item.address.text!r} stands at position {first} of the batch already"
+                message = f"key {key.text!r} is named at position {first} of the batch, too"
                 checked.append(InvalidArgument(Reason.INVALID_BATCH, "key", message))
                 continue
         checked.append(item)
     return checked
 
 
-def _check_count(items: Sequence[object], most: int) -> None:
-    if len(items) > most:
-        message = f"the request has {len(items)} items, and {most} are the most"
-        raise InvalidArgument(Reason.TOO_LARGE, "items", message)
+def _key_of(item: PutItem) -> BlobKey:
+    """Return the key under which an item would be stored."""
+    if isinstance(item.address, BlobKey):
+        return item.address
+    return item.address.key_of(item.sha256 or item.address.sha256 or hashlib.sha256(item.chunk.data).digest())

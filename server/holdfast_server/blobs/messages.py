@@ -13,7 +13,7 @@ from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1.types_pb2 import ByteRange as ByteRangeMessage
 from holdfast.v1.types_pb2 import ItemStatus
 from holdfast_server.blobs.address import Address, BlobKey, ContentAddress, Layout
-from holdfast_server.blobs.batches import DeleteItem, GetItem, Got, PutItem, Wanted
+from holdfast_server.blobs.batches import MAX_BATCH_ITEMS, MAX_FIND_ITEMS, DeleteItem, GetItem, Got, PutItem, Wanted
 from holdfast_server.blobs.store import Put
 from holdfast_server.errors import HoldfastError, InvalidArgument, Reason
 from holdfast_server.objects.base import OVERWRITE, Entry
@@ -21,7 +21,7 @@ from holdfast_server.objects.body import SHA256_BYTES
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.ranges import ByteRange, Extent, Range, Suffix
-from holdfast_server.rpc.batches import MAX_ANSWER_BYTES, Statuses, each
+from holdfast_server.rpc.batches import MAX_ANSWER_BYTES, Statuses, check_count, each
 from holdfast_server.rpc.framing import frame_other_result, frame_result
 from holdfast_server.rpc.uploads import summed
 
@@ -131,8 +131,10 @@ def _within(field: str) -> Iterator[None]:
 
 def wanted(request: pb.FindMissingBlobsRequest) -> list[Wanted | HoldfastError]:
     """Read which blobs to look for. Raises `InvalidArgument` (TOO_LARGE, INVALID_*)."""
-    _check_size(request, MAX_FIND_BYTES)
     keys, digests = request.keys, request.sha256
+    check_count(keys, MAX_FIND_ITEMS, "keys")
+    check_count(digests, MAX_FIND_ITEMS, "sha256")
+    _check_size(request, MAX_FIND_BYTES, "keys" if keys else "sha256")
     if keys:
         if request.HasField("content"):
             rule = "keys and content exclude each other"
@@ -168,7 +170,8 @@ def _digest(sha256: bytes) -> bytes:
 
 def put_items(request: pb.BatchPutBlobsRequest) -> list[PutItem | HoldfastError]:
     """Read which blobs to store. Raises `InvalidArgument` (TOO_LARGE)."""
-    _check_size(request, MAX_PUT_BYTES)
+    check_count(request.items, MAX_BATCH_ITEMS)
+    _check_size(request, MAX_PUT_BYTES, "items")
     return each(_put_item, request.items)
 
 
@@ -183,19 +186,21 @@ def _put_item(item: pb.BatchPutBlobsItem) -> PutItem:
 
 
 def get_items(request: pb.BatchGetBlobsRequest) -> list[GetItem | HoldfastError]:
-    """Read which blobs to get."""
+    """Read which blobs to get. Raises `InvalidArgument` (TOO_LARGE)."""
+    check_count(request.items, MAX_BATCH_ITEMS)
     return each(lambda item: GetItem(address(item)), request.items)
 
 
 def delete_items(request: pb.BatchDeleteBlobsRequest) -> list[DeleteItem | HoldfastError]:
-    """Read which blobs to delete."""
+    """Read which blobs to delete. Raises `InvalidArgument` (TOO_LARGE)."""
+    check_count(request.items, MAX_BATCH_ITEMS)
     return each(lambda item: DeleteItem(address(item), if_match(item)), request.items)
 
 
-def _check_size(request: Message, most: int) -> None:
+def _check_size(request: Message, most: int, field: str) -> None:
     if (size := request.ByteSize()) > most:
         message = f"the request has {size} bytes, and {most} are the most"
-        raise InvalidArgument(Reason.TOO_LARGE, "items", message)
+        raise InvalidArgument(Reason.TOO_LARGE, field, message)
 
 
 def info(found: ObjectInfo, extent: Extent | None = None) -> pb.BlobInfo:
@@ -254,7 +259,7 @@ def put(results: Sequence[Put | HoldfastError]) -> pb.BatchPutBlobsResponse:
     """Write what became of the blobs to be stored."""
     response = pb.BatchPutBlobsResponse(
         results=[
-            pb.BatchPutBlobsResult(blob=info(result.blob), created=result.created)
+            pb.BatchPutBlobsResult(blob=_put_info(result), created=result.created)
             if isinstance(result, Put)
             else pb.BatchPutBlobsResult()
             for result in results
@@ -262,6 +267,15 @@ def put(results: Sequence[Put | HoldfastError]) -> pb.BatchPutBlobsResponse:
     )
     _add_statuses(response.ByteSize(), response.results, results)
     return response
+
+
+def _put_info(result: Put) -> pb.BlobInfo:
+    said = info(result.blob)
+    if not result.created:
+        # Somebody else's, of any size, while the rest is no longer than what was sent.
+        said.ClearField("content_type")
+        said.ClearField("metadata")
+    return said
 
 
 def deleted(results: Sequence[bool | HoldfastError]) -> pb.BatchDeleteBlobsResponse:

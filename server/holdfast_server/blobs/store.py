@@ -202,7 +202,9 @@ class BlobStore:
             source_condition.check(found.key, found)
             try:
                 return self._copy_found(found, target, condition, attributes)
-            except (ObjectNotFound, PreconditionFailed):
+            except ObjectNotFound:
+                continue
+            except PreconditionFailed:
                 if self.stat(source).etag == found.etag:
                     raise  # it was the target's
         raise ConcurrentModification(f"key {found.key.text!r} changed each time that it was copied", key=found.key.text)

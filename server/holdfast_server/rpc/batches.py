@@ -1,7 +1,8 @@
 """What batches share on the wire: items that fail by themselves, each with a status of its own."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
+from contextvars import ContextVar
 from typing import TypeVar
 
 from holdfast.v1.types_pb2 import ErrorReason, ItemStatus
@@ -20,6 +21,30 @@ _STATUS_BYTES = 32
 _log = logging.getLogger(__name__)
 
 
+class FailedItems:
+    """Which items of a call failed, for its line in the log and its metrics: the call itself may well be OK."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[Reason, int] = {}
+        self.first: HoldfastError | None = None
+
+    def count(self, error: HoldfastError) -> None:
+        """Count an item that failed."""
+        self.reasons[error.reason] = self.reasons.get(error.reason, 0) + 1
+        self.first = self.first or error
+
+
+failed_items: ContextVar[FailedItems] = ContextVar("holdfast_failed_items")
+"""Of the call that this thread works for."""
+
+
+def check_count(items: Sized, most: int, field: str = "items") -> None:
+    """Refuse more items than that, before any of them is looked at. Raises `InvalidArgument` (TOO_LARGE)."""
+    if len(items) > most:
+        message = f"the request has {len(items)} {field}, and {most} are the most"
+        raise InvalidArgument(Reason.TOO_LARGE, field, message)
+
+
 def each(read: Callable[[T], R], items: Iterable[T]) -> list[R | HoldfastError]:
     """Read items from the wire: for one that breaks a rule the result is its error."""
     results: list[R | HoldfastError] = []
@@ -27,7 +52,8 @@ def each(read: Callable[[T], R], items: Iterable[T]) -> list[R | HoldfastError]:
         try:
             results.append(read(item))
         except HoldfastError as error:
-            results.append(error)
+            # Its traceback would lead back to this list, and keep all data in it until a collection.
+            results.append(error.with_traceback(None))
     return results
 
 
@@ -39,7 +65,9 @@ class Statuses:
         self._is_logged = False
 
     def of(self, error: HoldfastError) -> ItemStatus:
-        """Return the status of an item."""
+        """Return the status of an item, and count it."""
+        if (failed := failed_items.get(None)) is not None:
+            failed.count(error)
         if error.reason is Reason.BACKEND_UNAVAILABLE and error.__cause__ is not None and not self._is_logged:
             self._is_logged = True  # the others of the batch failed alike
             _log.error("Backend failed", exc_info=error)

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from holdfast_server import calls
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.rpc.admission import Admission
+from holdfast_server.rpc.batches import FailedItems, failed_items
 from holdfast_server.rpc.framing import serialize
 from holdfast_server.rpc.status import code_of, internal_status, status_of
 
@@ -55,6 +56,12 @@ class CallMetrics:
         self.seconds = Histogram(
             "grpc_server_handling_seconds", "Time from begin to end.", _LABELS, buckets=_SECONDS, registry=registry
         )
+        self.failed_items = Counter(
+            "holdfast_failed_items",
+            "Items of batches that failed, by reason; the calls that they came in may have ended well.",
+            ("grpc_service", "grpc_method", "reason"),
+            registry=registry,
+        )
         at_work = Gauge("holdfast_calls_at_work", "Calls at work now.", registry=registry)
         at_work.set_function(lambda: admission.at_work)
 
@@ -77,7 +84,9 @@ class _Method:
         self._started.inc()
         return time.perf_counter()
 
-    def end(self, begun: float, peer: str, code: grpc.StatusCode, error: HoldfastError | None) -> None:
+    def end(
+        self, begun: float, peer: str, code: grpc.StatusCode, error: HoldfastError | None, failed: FailedItems
+    ) -> None:
         seconds = time.perf_counter() - begun
         handled = self._handled.get(code)
         if handled is None:
@@ -85,6 +94,11 @@ class _Method:
         handled.inc()
         self._seconds.observe(seconds)
         fields = {"method": self.path, "code": code.name, "seconds": round(seconds, 6), "peer": peer}
+        if failed.first is not None:
+            for reason, count in failed.reasons.items():
+                self._metrics.failed_items.labels(*self._labels[1:], reason.value).inc(count)
+            fields["failed_items"] = sum(failed.reasons.values())
+            error = error or failed.first
         if error is not None:
             fields |= {"reason": error.reason.value, "error": error.message[:_MAX_LOGGED_CHARACTERS]}
         self._log(fields)
@@ -93,7 +107,7 @@ class _Method:
 class _Guard:
     """One call on its way through: begins on enter, and turns what its handler raises into a status on exit."""
 
-    __slots__ = ("_admission", "_admitted", "_begun", "_context", "_deadline", "_method", "_peer")
+    __slots__ = ("_admission", "_admitted", "_begun", "_context", "_deadline", "_failed", "_method", "_peer")
 
     def __init__(self, method: _Method, admission: Admission, context: grpc.ServicerContext) -> None:
         self._method = method
@@ -102,6 +116,7 @@ class _Guard:
         self._admitted = False
         self._peer = context.peer()  # now: it is gone with the call
         self._deadline = time.monotonic() + context.time_remaining()
+        self._failed = FailedItems()
 
     def __enter__(self) -> None:
         self._begun = self._method.begin()
@@ -111,6 +126,7 @@ class _Guard:
             self._refuse(error)
         self._admitted = True
         calls.enter(calls.Call(self._deadline, self._context.is_active))
+        failed_items.set(self._failed)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         if error is None:
@@ -145,7 +161,7 @@ class _Guard:
     def _end(self, code: grpc.StatusCode, error: HoldfastError | None = None) -> None:
         if self._admitted:
             self._admission.leave()
-        self._method.end(self._begun, self._peer, code, error)
+        self._method.end(self._begun, self._peer, code, error, self._failed)
 
 
 def guarded(

@@ -166,7 +166,8 @@ class BlobStoreServicer(object):
         backend can copy not through the server either. Errors: NOT_FOUND (BLOB_NOT_FOUND) for the source, INVALID_ARGUMENT
         (INVALID_*), ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED for source
         or target, which `key` in its metadata tells; READ_ONLY), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS
-        (INTEGRITY_FAILED) where the source, or a target with a condition, is damaged.
+        (INTEGRITY_FAILED) where the record of the source, or of a target with a condition, is damaged. Bytes need not be
+        read for a copy: checksums go with them, so damaged ones stay known as damaged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,7 +77,8 @@ class BlobStoreStub:
     backend can copy not through the server either. Errors: NOT_FOUND (BLOB_NOT_FOUND) for the source, INVALID_ARGUMENT
     (INVALID_*), ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED for source
     or target, which `key` in its metadata tells; READ_ONLY), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS
-    (INTEGRITY_FAILED) where the source, or a target with a condition, is damaged.
+    (INTEGRITY_FAILED) where the record of the source, or of a target with a condition, is damaged. Bytes need not be
+    read for a copy: checksums go with them, so damaged ones stay known as damaged.
     """
     FindMissingBlobs: _grpc.UnaryUnaryMultiCallable[_blob_store_pb2.FindMissingBlobsRequest, _blob_store_pb2.FindMissingBlobsResponse]
     """Tells which of up to 10,000 blobs are not there, without their bytes. Errors of the call: INVALID_ARGUMENT
@@ -146,7 +147,8 @@ class BlobStoreAsyncStub(BlobStoreStub):
     backend can copy not through the server either. Errors: NOT_FOUND (BLOB_NOT_FOUND) for the source, INVALID_ARGUMENT
     (INVALID_*), ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED for source
     or target, which `key` in its metadata tells; READ_ONLY), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS
-    (INTEGRITY_FAILED) where the source, or a target with a condition, is damaged.
+    (INTEGRITY_FAILED) where the record of the source, or of a target with a condition, is damaged. Bytes need not be
+    read for a copy: checksums go with them, so damaged ones stay known as damaged.
     """
     FindMissingBlobs: _aio.UnaryUnaryMultiCallable[_blob_store_pb2.FindMissingBlobsRequest, _blob_store_pb2.FindMissingBlobsResponse]  # type: ignore[assignment]
     """Tells which of up to 10,000 blobs are not there, without their bytes. Errors of the call: INVALID_ARGUMENT
@@ -248,7 +250,8 @@ class BlobStoreServicer(metaclass=_abc_1.ABCMeta):
         backend can copy not through the server either. Errors: NOT_FOUND (BLOB_NOT_FOUND) for the source, INVALID_ARGUMENT
         (INVALID_*), ALREADY_EXISTS (ALREADY_EXISTS, CONTENT_CONFLICT), FAILED_PRECONDITION (PRECONDITION_FAILED for source
         or target, which `key` in its metadata tells; READ_ONLY), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED), DATA_LOSS
-        (INTEGRITY_FAILED) where the source, or a target with a condition, is damaged.
+        (INTEGRITY_FAILED) where the record of the source, or of a target with a condition, is damaged. Bytes need not be
+        read for a copy: checksums go with them, so damaged ones stay known as damaged.
         """
 
     @_abc_1.abstractmethod

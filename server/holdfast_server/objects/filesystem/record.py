@@ -116,7 +116,9 @@ def _info(key: ObjectKey, size_bytes: int, record: bytes) -> ObjectInfo:
         sha256 = bytes.fromhex(fields["sha256"])
         update_time = _EPOCH + fields["update_time_us"] * _MICROSECOND
         etag, recorded = fields["etag"], fields["key"]
-    except (ValueError, KeyError, TypeError, HoldfastError):
+        if not isinstance(etag, str):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, OverflowError, HoldfastError):
         raise IntegrityFailed(key.text, "its record is not of the form that this server writes") from None
     if recorded != key.text or len(sha256) != SHA256_BYTES:
         raise IntegrityFailed(key.text, "its file holds the record of another key")
