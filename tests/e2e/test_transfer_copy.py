@@ -331,6 +331,120 @@ def test_a_missing_bucket_is_not_made_for_a_source(moto: MotoServer, tmp_path: P
     assert not (tmp_path / "to").exists()
 
 
+def keys_in(server: S3Server, bucket: str) -> set[str | None]:
+    return {found.object_name for found in server.client().list_objects(bucket, recursive=True)}
+
+
+@pytest.mark.parametrize("prefix", ["", "wrong/"])
+def test_a_source_without_a_store_in_its_bucket_is_refused_and_not_made(
+    prefix: str, moto: MotoServer, tmp_path: Path
+) -> None:
+    bucket = fresh_bucket()
+    moto.client().make_bucket(bucket)
+    if prefix:
+        with OpenedStore(moto, bucket=bucket) as opened:
+            put_all(opened.store, {"a": b"1"})
+    before = keys_in(moto, bucket)
+    env = s3_environment(moto, bucket, prefix=prefix)
+    for command_line in (["copy"], ["export", "shellcade", tmp_path / "to"]):
+        to = ["--to", tmp_path / "to"] if command_line == ["copy"] else []
+        ran = run(*command_line, "--from", "s3", *to, env=env)
+        under = f" under the prefix '{prefix}'" if prefix else ""
+        why = f"there is no store of Holdfast in the bucket '{bucket}'{under}: no object '{prefix}holdfast/store'"
+        assert (ran.code, ran.out, ran.err) == (1, "", f"holdfast-server: s3: {why}\n")
+    assert keys_in(moto, bucket) == before
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_dry_run_makes_neither_bucket_nor_store(moto: MotoServer, tmp_path: Path) -> None:
+    fill(tmp_path / "from", {"a": b"1", "b": b"22"})
+    env = s3_environment(moto, bucket := fresh_bucket())
+    for made in (False, True):
+        if made:
+            moto.client().make_bucket(bucket)
+        ran = run("copy", "--from", tmp_path / "from", "--to", "s3", "--dry-run", "--json", env=env)
+        assert (ran.code, ran.count("copied", "dry_run"), ran.err) == (0, {"copied": 2, "dry_run": True}, "")
+        assert moto.client().bucket_exists(bucket) == made
+    assert keys_in(moto, bucket) == set()
+    assert run("copy", "--from", tmp_path / "from", "--to", "s3", env=env).code == 0
+    before = keys_in(moto, bucket)
+    ran = run("copy", "--from", tmp_path / "from", "--to", "s3", "--dry-run", "--json", env=env)
+    assert ran.count("copied", "present") == {"copied": 0, "present": 2}
+    assert keys_in(moto, bucket) == before
+
+
+def test_a_dry_run_fails_where_the_bucket_would_not_be_made(moto: MotoServer, tmp_path: Path) -> None:
+    fill(tmp_path / "from", {"a": b"1"})
+    env = s3_environment(moto, create_bucket="false")
+    for flags in ([], ["--dry-run"]):
+        ran = run("copy", "--from", tmp_path / "from", "--to", "s3", *flags, env=env)
+        assert (ran.code, ran.out) == (1, "")
+        assert "does not exist" in ran.err
+
+
+def test_a_part_of_a_bucket_is_known_under_another_name_of_its_server(minio: MinioServer, tmp_path: Path) -> None:
+    whole = settings_file(tmp_path / "whole.toml", minio, fresh_bucket())
+    part = tmp_path / "part.toml"
+    part.write_text(whole.read_text().replace("127.0.0.1", "localhost") + 'prefix = "backup/"\n')
+    assert "localhost" in part.read_text()
+    fill(tmp_path / "from", {"a": b"1"})
+    assert run("copy", "--from", tmp_path / "from", "--to", whole).code == 0
+    for source, target in ((whole, part), (part, whole)):
+        ran = run("copy", "--from", source, "--to", target)
+        assert (ran.code, ran.out) == (1, "")
+        assert "the prefix 'backup/'" in ran.err
+        assert "lies in the other one" in ran.err
+
+
+def test_a_part_of_a_bucket_goes_to_the_same_part_of_another_one(minio: MinioServer, tmp_path: Path) -> None:
+    one = settings_file(tmp_path / "one.toml", minio, fresh_bucket())
+    two = settings_file(tmp_path / "two.toml", minio, fresh_bucket())
+    inner = settings_file(tmp_path / "inner.toml", minio, one.read_text().split('bucket = "')[1].split('"')[0])
+    for file in (inner, two):
+        file.write_text(file.read_text() + 'prefix = "backup/"\n')
+    fill(tmp_path / "from", {"a": b"1"})
+    for target in (one, inner):
+        assert run("copy", "--from", tmp_path / "from", "--to", target).code == 0
+    assert run("copy", "--from", inner, "--to", two, "--json").summary["copied"] == 1
+    # The outer one has a marker under `backup/`, and it is not that of the target.
+    ran = run("copy", "--from", one, "--to", two, "--json")
+    assert "lies in" not in ran.err
+
+
+def test_directories_within_one_another_are_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    fill(tmp_path / "outer/data", {"a": b"1"})
+    (tmp_path / "link").symlink_to("outer/data/objects")
+    (tmp_path / "inner.toml").write_text(f'data_dir = "{tmp_path}/link/x"\n')
+    before = files_in(tmp_path)
+    for target, inner in (("outer/data/backup", 1), ("link/x", 1), ("inner.toml", 1), ("outer", 0)):
+        for flags in ([], ["--dry-run"]):
+            ran = run("copy", "--from", tmp_path / "outer/data", "--to", tmp_path / target, *flags)
+            names = [tmp_path / "outer/data", tmp_path / target]
+            said = f"holdfast-server: {names[inner]} lies in the directory of {names[1 - inner]}\n"
+            assert (ran.code, ran.out, ran.err) == (1, "", said)
+    assert files_in(tmp_path) == before
+
+
+def test_a_key_above_one_that_the_target_has_is_named_and_not_copied(minio: MinioServer, tmp_path: Path) -> None:
+    theirs = {"a!": b"1", "a/b": b"2", "b/c": b"3", "d0": b"4", "e": b"5"}
+    fill(tmp_path / "from", {"a": b"new", "a/b": b"new", "b": b"new", "d": b"new", "e": b"new"})
+    with OpenedStore(minio) as opened:
+        put_all(opened.store, theirs)
+        ran = run("copy", "--from", tmp_path / "from", "--to", "s3", env=s3_environment(minio, opened.bucket))
+        assert ran.code == 1
+        assert sorted(ran.err.splitlines()) == [
+            f"failed: {key}: the lists of the target would hide the key '{below}', which it has below this one"
+            for key, below in (("a", "a/b"), ("b", "b/c"))
+        ]
+        found = {key: found.data for key, found in objects_of(opened.store).items()}
+        assert found == theirs | {"a/b": b"new", "d": b"new", "e": b"new"}
+
+
+def test_help_says_what_a_dry_run_does_not_write() -> None:
+    for command_line in (["copy"], ["import", "flatfs"], ["export", "shellcade"]):
+        assert "Write no object, and say" in " ".join(run(*command_line, "--help").out.replace("│", " ").split())
+
+
 def test_wrong_keys_are_told_in_a_line(minio: MinioServer, tmp_path: Path) -> None:
     fill(tmp_path / "from", {"a": b"1"})
     ran = run("copy", "--from", tmp_path / "from", "--to", "s3", env=s3_environment(minio, secret_key="hunter2-wrong"))

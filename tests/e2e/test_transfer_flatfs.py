@@ -15,6 +15,7 @@ from tests.support.s3_stores import s3_environment
 from tests.support.samples import MIB, sample
 from tests.support.transfers import (
     SHARDING,
+    Found,
     command,
     damage,
     environment,
@@ -104,13 +105,43 @@ def test_what_these_programs_keep_besides_is_passed_over(tmp_path: Path) -> None
     assert ran.count("copied", "skipped", "failed") == {"copied": 1, "skipped": 0, "failed": 0}
 
 
-def test_what_is_unknown_is_named_and_skipped(tmp_path: Path) -> None:
+def test_files_that_are_no_blobs_are_named_and_skipped(tmp_path: Path) -> None:
     tree = write_flatfs(tmp_path / "piri", HELLO)
-    write_tree(tree, {"notes.txt": b"x", "32/UPPER.data": b"x", "32/README": b"x", "abc/x.data": b"x", "32/32/x": b"x"})
+    write_tree(tree, {"notes.txt": b"x", "32/README": b"x"})
     ran = run("import", "flatfs", tree, "--to", tmp_path / "to")
-    assert (ran.code, ran.out) == (0, "1 object copied, 11 bytes\n5 skipped\n")
-    named = [line.split(": ")[1] for line in ran.err.splitlines()]
-    assert sorted(named) == ["32/32", "32/README", "32/UPPER.data", "abc", "notes.txt"]
+    assert (ran.code, ran.out) == (0, "1 object copied, 11 bytes\n2 skipped\n")
+    assert sorted(line.split(": ")[:2] for line in ran.err.splitlines()) == [
+        ["skipped", "32/README"],
+        ["skipped", "notes.txt"],
+    ]
+
+
+def test_what_could_be_a_blob_and_is_not_taken_fails(tmp_path: Path) -> None:
+    tree = write_flatfs(tmp_path / "piri", HELLO)
+    write_tree(tree, {"32/UPPER.data": b"x", "abc/x.data": b"x", "32/32/x": b"x", "x.data": b"x", "put-1/x.data": b"x"})
+    os.mkfifo(tree / "32" / "pipe.data")
+    ran = run("import", "flatfs", tree, "--to", tmp_path / "to")
+    assert (ran.code, ran.out) == (1, "1 object copied, 11 bytes\n6 FAILED\n")
+    assert sorted(line.split(": ")[:2] for line in ran.err.splitlines()) == [
+        ["failed", name] for name in ("32/32", "32/UPPER.data", "32/pipe.data", "abc", "put-1", "x.data")
+    ]
+
+
+def test_a_tree_with_upper_case_names_fails_and_the_rule_is_named(tmp_path: Path) -> None:
+    tree = write_tree(
+        write_flatfs(tmp_path / "tree"), {flatfs_path(blob)[:-5].upper() + ".data": blob for blob in BLOBS}
+    )
+    ran = run("import", "flatfs", tree, "--to", tmp_path / "to")
+    assert (ran.code, ran.out) == (1, "0 objects copied, 0 bytes\n4 FAILED\n")
+    assert all("lower-case letters, digits" in line for line in ran.err.splitlines())
+
+
+def test_a_place_for_unfinished_files_on_another_disk_is_passed_over(tmp_path: Path) -> None:
+    tree = write_flatfs(tmp_path / "piri", HELLO)
+    (tmp_path / "elsewhere").mkdir()
+    (tree / ".temp").symlink_to(tmp_path / "elsewhere")
+    ran = run("import", "flatfs", tree, "--to", tmp_path / "to")
+    assert (ran.code, ran.err) == (0, "")
 
 
 def test_damaged_files_are_named_and_not_taken(tmp_path: Path) -> None:
@@ -157,6 +188,27 @@ def test_an_object_whose_record_is_damaged_is_replaced(tmp_path: Path) -> None:
     ran = run("import", "flatfs", tree, "--to", tmp_path / "to", "--json")
     assert (ran.code, ran.summary["replaced"]) == (0, 1)
     assert data_in(tmp_path / "to") == {flatfs_path(HELLO): HELLO}
+
+
+def test_damage_in_the_store_is_found_and_mended_where_that_is_asked_for(tmp_path: Path) -> None:
+    blobs = (HELLO, sample(2 * MIB))
+    tree = write_flatfs(tmp_path / "piri", *blobs)
+    fill(tmp_path / "to", {flatfs_path(blob): blob for blob in blobs}, Attributes("text/plain"))
+    damage(tmp_path / "to", flatfs_path(blobs[1]))
+    ran = run("import", "flatfs", tree, "--to", tmp_path / "to", "--json")
+    assert (ran.code, ran.count("replaced", "present")) == (0, {"replaced": 0, "present": 2})
+    for flags in (["--dry-run"], []):
+        ran = run("import", "flatfs", tree, "--to", tmp_path / "to", "--verify", "--json", *flags)
+        assert (ran.code, ran.count("replaced", "present")) == (0, {"replaced": 1, "present": 1})
+    assert objects_in(tmp_path / "to") == {flatfs_path(blob): Found(blob, "text/plain", {}) for blob in blobs}
+
+
+def test_verifying_replaces_no_other_bytes_under_a_content_address(tmp_path: Path) -> None:
+    tree = write_flatfs(tmp_path / "piri", HELLO)
+    fill(tmp_path / "to", {flatfs_path(HELLO): b"something else"})
+    ran = run("import", "flatfs", tree, "--to", tmp_path / "to", "--verify")
+    assert ran.code == 1
+    assert data_in(tmp_path / "to") == {flatfs_path(HELLO): b"something else"}
 
 
 def test_another_sharding_is_refused_both_ways_and_nothing_is_changed(tmp_path: Path) -> None:
@@ -235,6 +287,17 @@ def test_damaged_files_are_replaced_by_an_export_and_others_stay(tmp_path: Path)
     ran = run("export", "flatfs", tree, "--from", tmp_path / "store", "--json")
     assert (ran.code, ran.count("replaced", "copied", "present")) == (0, {"replaced": 2, "copied": 2, "present": 2})
     assert files_in(tree) == files_in(write_flatfs(tmp_path / "wanted", *BLOBS, b"only there"))
+
+
+def test_a_file_of_other_bytes_is_replaced_by_wish_alone_where_its_name_tells_nothing(tmp_path: Path) -> None:
+    fill(tmp_path / "store", {"uu/quux.data": b"ours"})
+    tree = write_tree(write_flatfs(tmp_path / "out"), {"uu/quux.data": b"theirs"})
+    ran = run("export", "flatfs", tree, "--from", tmp_path / "store")
+    why = "a file of other bytes is there; --overwrite replaces it"
+    assert (ran.code, ran.err) == (1, f"failed: uu/quux.data: {why}\n")
+    assert (tree / "uu/quux.data").read_bytes() == b"theirs"
+    assert run("export", "flatfs", tree, "--from", tmp_path / "store", "--overwrite").code == 0
+    assert (tree / "uu/quux.data").read_bytes() == b"ours"
 
 
 def test_a_damaged_object_does_not_reach_the_tree(tmp_path: Path) -> None:

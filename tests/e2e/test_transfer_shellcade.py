@@ -12,6 +12,7 @@ from tests.support.s3_servers import MotoServer
 from tests.support.s3_stores import s3_environment
 from tests.support.samples import MIB, sample
 from tests.support.transfers import (
+    Found,
     damage,
     data_store,
     files_in,
@@ -74,6 +75,36 @@ def test_changed_files_replace_what_is_there(tmp_path: Path) -> None:
     ran = run("import", "shellcade", tree, "--to", tmp_path / "store", "--json")
     assert (ran.code, ran.count("copied", "replaced", "present")) == (0, {"copied": 2, "replaced": 2, "present": 1})
     assert data_in(tmp_path / "store") == {"a": b"new", "b": b"same", "c": b"short", "own": b"1"}
+
+
+def test_damage_in_the_store_is_found_and_mended_where_that_is_asked_for(tmp_path: Path) -> None:
+    files = {"a": b"one", "b": sample(2 * MIB), artifact(b"wasm"): b"wasm"}
+    tree = write_tree(tmp_path / "blobs", files)
+    fill(tmp_path / "store", files, Attributes("text/plain"))
+    for key in ("b", artifact(b"wasm")):
+        damage(tmp_path / "store", key)
+    ran = run("import", "shellcade", tree, "--to", tmp_path / "store", "--json")
+    assert ran.count("replaced", "present") == {"replaced": 0, "present": 3}
+    for flags in (["--dry-run"], []):
+        ran = run("import", "shellcade", tree, "--to", tmp_path / "store", "--verify", "--json", *flags)
+        assert (ran.code, ran.count("replaced", "present")) == (0, {"replaced": 2, "present": 1})
+    assert objects_in(tmp_path / "store") == {key: Found(data, "text/plain", {}) for key, data in files.items()}
+
+
+def test_a_tree_and_a_store_within_one_another_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "trees/data", {"a": b"1"})
+    before = files_in(tmp_path)
+    (tmp_path / "link").symlink_to("trees")
+    for inner, outer in (("trees/data/out", "trees/data"), ("link/data", "trees"), ("trees/data", "link")):
+        tree, store = (inner, outer) if outer == "trees/data" else (outer, inner)
+        ran = run("export", "shellcade", tmp_path / tree, "--from", tmp_path / store)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err == f"holdfast-server: {tmp_path / inner} lies in the directory of {tmp_path / outer}\n"
+    ran = run("import", "shellcade", tmp_path / "trees", "--to", tmp_path / "link/data")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"holdfast-server: {tmp_path / 'link/data'} lies in the directory of {tmp_path / 'trees'}\n"
+    (tmp_path / "link").unlink()
+    assert files_in(tmp_path) == before
 
 
 def test_what_is_known_of_an_object_stays_where_its_bytes_are_the_same(tmp_path: Path) -> None:
@@ -203,12 +234,24 @@ def test_nothing_is_written_outside(tmp_path: Path) -> None:
     assert (tree / "fine").read_bytes() == b"1"
 
 
-def test_an_export_replaces_what_differs_and_leaves_the_rest(tmp_path: Path) -> None:
+def test_an_export_does_not_replace_what_differs_unless_it_is_asked_to(tmp_path: Path) -> None:
+    name = artifact(b"wasm")
+    fill(tmp_path / "store", {"a": b"new", "c": b"longer", name: b"wasm"})
+    tree = write_tree(tmp_path / "out", {"a": b"old", "c": b"short", name: b"damaged"})
+    for flags in (["--dry-run"], []):
+        ran = run("export", "shellcade", tree, "--from", tmp_path / "store", "--json", *flags)
+        assert (ran.code, ran.count("replaced", "failed")) == (1, {"replaced": 1, "failed": 2})
+        why = "a file of other bytes is there; --overwrite replaces it"
+        assert sorted(ran.err.splitlines()) == [f"failed: {key}: {why}" for key in ("a", "c")]
+    assert files_in(tree) == {"a": b"old", "c": b"short", name: b"wasm"}
+
+
+def test_an_export_that_is_asked_to_replaces_what_differs_and_leaves_the_rest(tmp_path: Path) -> None:
     fill(tmp_path / "store", {"a": b"new", "b": b"same", "c": b"longer"})
     tree = write_tree(
         tmp_path / "out", {"a": b"old", "b": b"same", "c": b"short", "own": b"1", ".tmp-holdfast-1": b"x"}
     )
-    ran = run("export", "shellcade", tree, "--from", tmp_path / "store", "--json")
+    ran = run("export", "shellcade", tree, "--from", tmp_path / "store", "--overwrite", "--json")
     assert (ran.code, ran.count("copied", "replaced", "present")) == (0, {"copied": 2, "replaced": 2, "present": 1})
     assert files_in(tree) == {"a": b"new", "b": b"same", "c": b"longer", "own": b"1"}
 
@@ -217,7 +260,7 @@ def test_a_damaged_object_does_not_reach_the_tree(tmp_path: Path) -> None:
     fill(tmp_path / "store", {"a": sample(2 * MIB), "b": b"2"})
     damage(tmp_path / "store", "a")
     tree = write_tree(tmp_path / "out", {"a": b"older"})
-    ran = run("export", "shellcade", tree, "--from", tmp_path / "store")
+    ran = run("export", "shellcade", tree, "--from", tmp_path / "store", "--overwrite")
     assert (ran.code, ran.err.startswith("failed: a: ")) == (1, True)
     assert files_in(tree) == {"a": b"older", "b": b"2"}
 
@@ -261,6 +304,8 @@ def test_dry_runs_write_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "to").exists()
     fill(tmp_path / "store", {"a": b"12", "b/c": b"3"})
     write_tree(tmp_path / "out", {"a": b"34"})
-    went = run("export", "shellcade", tmp_path / "out", "--from", tmp_path / "store", "--dry-run", "--json")
+    went = run(
+        "export", "shellcade", tmp_path / "out", "--from", tmp_path / "store", "--overwrite", "--dry-run", "--json"
+    )
     assert went.count("copied", "replaced") == {"copied": 2, "replaced": 1}
     assert files_in(tmp_path / "out") == {"a": b"34"}

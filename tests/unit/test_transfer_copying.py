@@ -3,17 +3,30 @@
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from holdfast_server.errors import StorageFull
-from holdfast_server.objects.base import NO_ATTRIBUTES, OVERWRITE, NamedByContent, ObjectStore
+from holdfast_server.objects.base import (
+    NO_ATTRIBUTES,
+    OVERWRITE,
+    WHOLE,
+    CommonPrefix,
+    Description,
+    Entry,
+    ListQuery,
+    NamedByContent,
+    ObjectReader,
+    ObjectStore,
+)
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.conditions import Condition
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.memory import MemoryStore
+from holdfast_server.objects.ranges import Range
 from holdfast_server.transfer.copying import Copying
 from holdfast_server.transfer.flatfs import FlatfsImport, Keys, opened_flatfs
 from holdfast_server.transfer.incoming import Incoming
@@ -88,6 +101,53 @@ def test_only_what_both_have_in_one_size_is_asked_about() -> None:
     copy(source, target, told)
     assert outcomes(told) == [Outcome.COPIED, Outcome.PRESENT, Outcome.REPLACED, Outcome.COPIED]
     assert (source.stats, target.stats) == (1, 1)
+
+
+class Hiding(MemoryStore):
+    """A memory store that says of itself that its lists hide nested keys, and counts the lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lists = 0
+
+    def describe(self) -> Description:
+        return replace(super().describe(), nested_keys=False)
+
+    def list(self, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
+        self.lists += 1
+        return super().list(query)
+
+
+def test_what_lies_below_a_new_key_is_asked_for_only_where_the_lists_leave_it_open() -> None:
+    source, target = MemoryStore(), Hiding()
+    put_all(source, {"a": b"1", "b": b"1", "c": b"1", "d": b"1", "e": b"1", "z": b"1"})
+    put_all(target, {"a!": b"2", "a/b": b"2", "b/c": b"2", "c!": b"2", "d0": b"2", "e": b"2", "e!": b"2"})
+    told: list[Done] = []
+    copy(source, target, told)
+    copied, failed, replaced = Outcome.COPIED, Outcome.FAILED, Outcome.REPLACED
+    assert {done.name: done.outcome for done in told} == {
+        "a": failed,
+        "b": failed,
+        "c": copied,
+        "d": copied,
+        "e": replaced,
+        "z": copied,
+    }
+    assert target.lists == 3  # of all, below `a` and below `c`
+
+
+def test_an_object_that_the_target_lost_meanwhile_is_copied_when_it_is_verified() -> None:
+    class Losing(MemoryStore):
+        def get(self, key: ObjectKey, wanted: Range = WHOLE, *, condition: Condition = OVERWRITE) -> ObjectReader:
+            self.delete(key)
+            return super().get(key, wanted, condition=condition)
+
+    source, target = MemoryStore(), Losing()
+    for store in (source, target):
+        put_all(store, {"a": b"1"})
+    (task,) = Copying(source, target, Nothing(), verify=True).tasks()
+    assert task().outcome is Outcome.REPLACED
+    assert target.stat(ObjectKey("a")).size_bytes == 1
 
 
 def test_a_full_target_ends_the_copy_at_once() -> None:

@@ -14,7 +14,7 @@ from holdfast_server.objects.base import ALL_ATOMIC, Description, Durability, Li
 from holdfast_server.objects.memory import MemoryStore
 from holdfast_server.objects.s3 import S3Options
 from holdfast_server.transfer import locations
-from holdfast_server.transfer.locations import Every, Location, LocationError, check_different
+from holdfast_server.transfer.locations import Every, Location, LocationError, Where, check_different
 from holdfast_server.transfer.work import Stopped
 
 AWAY = Unavailable(Reason.BACKEND_UNAVAILABLE, "nobody answers")
@@ -88,7 +88,7 @@ def test_there_is_nothing_to_wait_for_where_a_disk_failed() -> None:
 
 def bucket(prefix: str, name: str = "one", endpoint: str = "here:1") -> Location:
     options = S3Options(endpoint=endpoint, bucket=name, access_key="", secret_key="", prefix=prefix)
-    return Location(f"{name}/{prefix}", MemoryStore(), options)
+    return Location(f"{name}/{prefix}", MemoryStore(), Where(f"{name}/{prefix}", bucket=options))
 
 
 def test_a_part_of_a_bucket_is_not_copied_into_itself() -> None:

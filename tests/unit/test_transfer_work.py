@@ -165,8 +165,11 @@ def test_an_object_is_tried_again_when_the_store_is_back() -> None:
     assert patience.waits == 2
 
 
-@pytest.mark.parametrize(("patience", "tries"), [(Returning(), 5), (Returning(comes_back=False), 1)])
-def test_an_object_that_fails_again_and_again_is_given_up(patience: Returning, tries: int) -> None:
+@pytest.mark.parametrize(("comes_back", "tries", "waits"), [(True, 5, 4), (False, 1, 1)])
+def test_an_object_that_fails_again_and_again_is_given_up_without_another_wait(
+    comes_back: bool, tries: int, waits: int
+) -> None:
+    patience = Returning(comes_back=comes_back)
     tried = 0
 
     def fail() -> Done:
@@ -175,7 +178,7 @@ def test_an_object_that_fails_again_and_again_is_given_up(patience: Returning, t
         raise AWAY
 
     assert attempted("a", fail, patience) == Done("a", Outcome.FAILED, why="the store is away")
-    assert tried == tries
+    assert (tried, patience.waits) == (tries, waits)
 
 
 class Interrupted(MemoryStore):

@@ -206,8 +206,10 @@ class _Room:
 def _info_bytes(info: ObjectInfo) -> int:
     """Return about what is said of a blob on the wire, rounded up."""
     attributes = info.attributes
-    entries = sum(len(name) + len(value.encode()) + _ENTRY_BYTES for name, value in attributes.metadata.items())
-    return _INFO_BYTES + len(info.key.text.encode()) + len(attributes.content_type) + entries
+    size = _INFO_BYTES + len(info.key.text.encode()) + len(attributes.content_type)
+    for name, value in attributes.metadata.items():
+        size += len(name) + len(value.encode()) + _ENTRY_BYTES
+    return size
 
 
 def _summed(chunk: Chunk) -> tuple[bytes, int]:

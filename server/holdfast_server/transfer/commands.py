@@ -18,7 +18,15 @@ from holdfast_server.transfer.bar import bar
 from holdfast_server.transfer.copying import Copying
 from holdfast_server.transfer.flatfs import FlatfsExport, FlatfsImport, Keys, Layout, made_flatfs, opened_flatfs
 from holdfast_server.transfer.incoming import Incoming
-from holdfast_server.transfer.locations import Every, LocationError, check_different, opened_source, opened_target
+from holdfast_server.transfer.locations import (
+    Every,
+    LocationError,
+    Where,
+    check_apart,
+    check_different,
+    opened_source,
+    opened_target,
+)
 from holdfast_server.transfer.outcome import Done, Moved, Task, printable
 from holdfast_server.transfer.outgoing import Outgoing
 from holdfast_server.transfer.report import Report, say_error
@@ -47,7 +55,13 @@ _From = Annotated[str, typer.Option("--from", help=f"The store to read: {_LOCATI
 _To = Annotated[str, typer.Option("--to", help=f"The store to write: {_LOCATION}")]
 _Prefix = Annotated[str, typer.Option(help="What the keys in the store begin with.")]
 _Layout = Annotated[Layout, typer.Option(help="How the keys in the store are made of a sha256.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing, and say what would be done.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Write no object, and say what would be done.")]
+_Verify = Annotated[
+    bool, typer.Option("--verify", help="Read the bytes of what the target has already, and replace what is damaged.")
+]
+_Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files of other bytes, also where the name tells no sha256.")
+]
 _Jobs = Annotated[int, typer.Option(min=1, max=_MOST_JOBS, help="How many objects at once.")]
 _AsJson = Annotated[bool, typer.Option("--json", help="The summary as a JSON document.")]
 _Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory.")]
@@ -75,9 +89,7 @@ def _copy(
     source: _From,
     target: _To,
     prefix: Annotated[str, typer.Option(help="Only keys that begin with it.")] = "",
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read what the target has already, and replace what is damaged.")
-    ] = False,
+    verify: _Verify = False,
     dry_run: _DryRun = False,
     jobs: _Jobs = _DEFAULT_JOBS,
     as_json: _AsJson = False,
@@ -90,7 +102,7 @@ def _copy(
 
     def begin(stack: ExitStack, moved: Moved) -> Iterator[Task]:
         read = stack.enter_context(opened_source(source))
-        written = stack.enter_context(opened_target(target, dry_run=dry_run))
+        written = stack.enter_context(opened_target(target, read.where, dry_run=dry_run))
         check_different(read, written)
         return Copying(read.store, written.store, Every([read, written]), prefix, dry_run, verify, moved).tasks()
 
@@ -104,6 +116,7 @@ def _import_flatfs(
     target: _To,
     prefix: _Prefix = "",
     layout: _Layout = Layout.FLATFS,
+    verify: _Verify = False,
     dry_run: _DryRun = False,
     jobs: _Jobs = _DEFAULT_JOBS,
     as_json: _AsJson = False,
@@ -113,8 +126,8 @@ def _import_flatfs(
 
     def begin(stack: ExitStack, moved: Moved) -> Iterator[Task]:
         tree = stack.enter_context(opened_flatfs(directory))
-        written = stack.enter_context(opened_target(target, dry_run=dry_run))
-        return FlatfsImport(Incoming(tree, written.store, written, dry_run, moved), keys).tasks()
+        written = stack.enter_context(opened_target(target, Where(str(directory), directory), dry_run=dry_run))
+        return FlatfsImport(Incoming(tree, written.store, written, dry_run, verify, moved), keys).tasks()
 
     _carry_out(begin, _How(dry_run, jobs, as_json))
 
@@ -126,6 +139,7 @@ def _export_flatfs(
     source: _From,
     prefix: _Prefix = "",
     layout: _Layout = Layout.FLATFS,
+    overwrite: _Overwrite = False,
     dry_run: _DryRun = False,
     jobs: _Jobs = _DEFAULT_JOBS,
     as_json: _AsJson = False,
@@ -135,8 +149,9 @@ def _export_flatfs(
 
     def begin(stack: ExitStack, moved: Moved) -> Iterator[Task]:
         read = stack.enter_context(opened_source(source))
+        check_apart(read.where, Where(str(directory), directory))
         tree = stack.enter_context(made_flatfs(directory, dry_run=dry_run))
-        return FlatfsExport(Outgoing(tree, read.store, read, dry_run, moved), keys).tasks()
+        return FlatfsExport(Outgoing(tree, read.store, read, dry_run, overwrite, moved), keys).tasks()
 
     _carry_out(begin, _How(dry_run, jobs, as_json))
 
@@ -147,6 +162,7 @@ def _import_shellcade(
     *,
     target: _To,
     prefix: _Prefix = "",
+    verify: _Verify = False,
     dry_run: _DryRun = False,
     jobs: _Jobs = _DEFAULT_JOBS,
     as_json: _AsJson = False,
@@ -156,8 +172,8 @@ def _import_shellcade(
 
     def begin(stack: ExitStack, moved: Moved) -> Iterator[Task]:
         tree = stack.enter_context(opened_shellcade(directory))
-        written = stack.enter_context(opened_target(target, dry_run=dry_run))
-        return ShellcadeImport(Incoming(tree, written.store, written, dry_run, moved), prefix).tasks()
+        written = stack.enter_context(opened_target(target, Where(str(directory), directory), dry_run=dry_run))
+        return ShellcadeImport(Incoming(tree, written.store, written, dry_run, verify, moved), prefix).tasks()
 
     _carry_out(begin, _How(dry_run, jobs, as_json))
 
@@ -168,6 +184,7 @@ def _export_shellcade(
     *,
     source: _From,
     prefix: _Prefix = "",
+    overwrite: _Overwrite = False,
     dry_run: _DryRun = False,
     jobs: _Jobs = _DEFAULT_JOBS,
     as_json: _AsJson = False,
@@ -177,8 +194,9 @@ def _export_shellcade(
 
     def begin(stack: ExitStack, moved: Moved) -> Iterator[Task]:
         read = stack.enter_context(opened_source(source))
+        check_apart(read.where, Where(str(directory), directory))
         tree = stack.enter_context(made_shellcade(directory, dry_run=dry_run))
-        return ShellcadeExport(Outgoing(tree, read.store, read, dry_run, moved), prefix).tasks()
+        return ShellcadeExport(Outgoing(tree, read.store, read, dry_run, overwrite, moved), prefix).tasks()
 
     _carry_out(begin, _How(dry_run, jobs, as_json))
 

@@ -27,8 +27,8 @@ class Copying:
     """Copies what stands under `prefix` from `source` to `target`, under the same keys.
 
     Bytes, content type and metadata are kept; etag and time are the target's. What the target has beside them is left
-    alone. `dry_run`: nothing is written, and no bytes of the source are read. `verify`: what the target has is read,
-    too, and replaced where it is damaged.
+    alone. `dry_run`: no object is written, and no bytes of the source are read. `verify`: the bytes of what the target
+    has are read, too, and replaced where they are damaged; without it only a damaged record is found out.
     """
 
     source: ObjectStore
@@ -50,13 +50,27 @@ class Copying:
             while there is not None and there.name < entry.name:
                 nesting.parent_of(there.name)
                 there = next(targets, None)
+            found = there if there is not None and there.name == entry.name else None
+            if hides_nested and found is None and (below := self._below(entry.name, there)) is not None:
+                why = f"the lists of the target would hide the key {below!r}, which it has below this one"
+                yield partial(failure, entry.name, why)
+                continue
             parent = nesting.parent_of(entry.name)
             if hides_nested and parent is not None:
                 why = f"it lies below the key {parent!r}, and the lists of the target would hide it"
                 yield partial(failure, entry.name, why)
                 continue
-            found = there if there is not None and there.name == entry.name else None
             yield partial(attempted, entry.name, partial(self._copy, entry, found), self.patience)
+
+    def _below(self, name: str, following: Entry | None) -> str | None:
+        """Return a key of the target below `name`. `following`: the first one of the target behind it."""
+        below = f"{name}/"
+        if following is None or following.name[: len(below)] > below:
+            return None
+        if not following.name.startswith(below):  # `a!` comes before `a/b`, and so may many others
+            query = ListQuery(below, skip=OWN_TO_EACH_STORE)
+            following = next(listed(self.target, query, self.patience), None)
+        return None if following is None else following.name
 
     def _copy(self, entry: Entry, found: Entry | None) -> Done:
         key = ObjectKey(entry.name)
@@ -81,16 +95,17 @@ class Copying:
         ours = self.source.stat(key)
         if (ours.sha256, ours.attributes) != (theirs.sha256, theirs.attributes):
             return False
-        return not self.verify or self._is_sound(key)
+        return not self.verify or is_sound(self.target, key, self.moved)
 
-    def _is_sound(self, key: ObjectKey) -> bool:
-        """Read an object of the target, and tell whether it is what was written."""
-        try:
-            with self.target.get(key) as reader:
-                Body(watched(reader, self.moved), Declared(reader.info.size_bytes, reader.info.sha256)).read_to_end()
-        except (BrokenUpload, IntegrityFailed):
-            return False
-        return True
+
+def is_sound(store: ObjectStore, key: ObjectKey, moved: Moved) -> bool:
+    """Read an object, and tell whether it is there as it was written."""
+    try:
+        with store.get(key) as reader:
+            Body(watched(reader, moved), Declared(reader.info.size_bytes, reader.info.sha256)).read_to_end()
+    except (BrokenUpload, IntegrityFailed, ObjectNotFound):
+        return False
+    return True
 
 
 def put_verified(target: ObjectStore, key: ObjectKey, reader: ObjectReader, moved: Moved) -> None:

@@ -1,7 +1,8 @@
 """A flatfs tree, as Piri and go-ds-flatfs keep it: `<shard>/<key>.data`, where the shard is made of the key.
 
-The key of a blob is its sha2-256 multihash in base32, lower case, without padding; other keys that flatfs allows are
-taken as they are. The file `SHARDING` names the function that makes the shard: here the two characters before the last.
+The key of a blob is its sha2-256 multihash in base32, lower case, without padding. Other keys of lower-case letters,
+digits and `+ - _ =` are taken as they are. Upper-case ones, as go-ds-flatfs has them in other programs, are not read:
+they fail. The file `SHARDING` names the function that makes the shard: here the two characters before the last.
 """
 
 import base64
@@ -35,8 +36,17 @@ _MULTIHASH_BYTES = 34
 
 _KEY = re.compile(r"[0-9a-z+\-_=]+")
 _SHARD = re.compile(rb"[0-9a-z+\-_=]{2}")
-_PASSED_OVER = re.compile(rb"SHARDING|_README|\.temp|diskUsage\.cache|(du|put|temp)-\d+|lost\+found")
-"""What these programs keep beside the objects, and what an interrupted put leaves."""
+_PASSED_OVER = {
+    Kind.FILE: re.compile(rb"SHARDING|_README|diskUsage\.cache|(du|put|temp)-\d+"),
+    Kind.DIRECTORY: re.compile(rb"\.temp|lost\+found"),
+    Kind.LINK: re.compile(rb"\.temp"),
+}
+"""What these programs keep beside the objects, what an interrupted put leaves, and what a new file system holds."""
+
+_NOT_A_SHARD = (
+    "a directory of flatfs has two lower-case letters, digits or + - _ = as its name: nothing in it was taken"
+)
+_NOT_A_KEY = "a key of flatfs is of lower-case letters, digits and + - _ =: it was not taken"
 
 _TEMPORARY = b".temp"
 """Where Piri makes its unfinished files; it empties that at its start."""
@@ -125,7 +135,7 @@ class FlatfsImport:
     keys: Keys
 
     def tasks(self) -> Iterator[Task]:
-        """Yield a task for each file of the tree. Raises `TreeError` if a directory cannot be read."""
+        """Yield a task for each file of the tree; what could be or hold a blob, and is not read, fails."""
         tree = self.incoming.tree
         for found in tree.names():
             if found.kind is Kind.DIRECTORY and _SHARD.fullmatch(found.name):
@@ -136,8 +146,8 @@ class FlatfsImport:
                 except OSError as error:
                     yield partial(failure, path_of((), found.name), f"it cannot be read: {error.strerror}")
                     continue
-                yield from (self._task((found.name,), file) for file in files if not _PASSED_OVER.fullmatch(file.name))
-            elif not _PASSED_OVER.fullmatch(found.name):
+                yield from (self._task((found.name,), file) for file in files if not _is_passed_over(file))
+            elif not _is_passed_over(found):
                 yield partial(_not_taken, (), found)
 
     def _task(self, place: Place, found: Name) -> Task:
@@ -178,10 +188,25 @@ class FlatfsExport:
             yield self.outgoing.task(entry, (shard_of(name).encode(),), (name + _EXTENSION).encode(), sha256, *notes)
 
 
+def _is_passed_over(found: Name) -> bool:
+    pattern = _PASSED_OVER.get(found.kind)
+    return pattern is not None and pattern.fullmatch(found.name) is not None
+
+
+def _why_no_blob(place: Place, found: Name) -> str:
+    if found.kind is not Kind.FILE:
+        return "it is no regular file"
+    return _NOT_A_KEY if place else "flatfs keeps blobs in the directories of their keys: it was not taken"
+
+
 def _not_taken(place: Place, found: Name) -> Done:
     path = path_of(place, found.name)
     if found.kind is Kind.LINK:
         return failure(path, "it is a symbolic link, and these are not followed")
+    if found.kind is Kind.DIRECTORY:
+        return failure(path, _NOT_A_SHARD if not place else "flatfs keeps no directory there: nothing in it was taken")
+    if found.name.endswith(_EXTENSION.encode()):
+        return failure(path, _why_no_blob(place, found))
     return Done(path, Outcome.SKIPPED, why="flatfs keeps no such thing there")
 
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from holdfast_server.errors import BrokenUpload, IntegrityFailed, Reason
-from holdfast_server.objects.base import ObjectNotFound, ObjectStore
+from holdfast_server.objects.base import NO_ATTRIBUTES, ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import Body, Declared
 from holdfast_server.objects.conditions import Condition, CreateOnly, ObjectExists, Overwrite
 from holdfast_server.objects.filesystem.paths import Place
-from holdfast_server.objects.info import ObjectInfo
+from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
+from holdfast_server.transfer.copying import is_sound
 from holdfast_server.transfer.outcome import Done, Moved, Note, Outcome, Task, nobody
 from holdfast_server.transfer.tree import NoPlace, OpenFile, Tree, Unreadable, path_of
 from holdfast_server.transfer.work import Patience, attempted, failure
@@ -21,12 +22,17 @@ _CHANGED = "it changed while it was read"
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """Takes files of `tree` into `target`. `dry_run`: they are read and checked, and nothing is written."""
+    """Takes files of `tree` into `target`. `dry_run`: they are read and checked, and no object is written.
+
+    `verify`: the bytes of what the target has are read, too, and replaced where they are damaged; without it only a
+    damaged record is found out.
+    """
 
     tree: Tree
     target: ObjectStore
     patience: Patience
     dry_run: bool = False
+    verify: bool = False
     moved: Moved = nobody
 
     def task(self, place: Place, name: bytes, key: ObjectKey, sha256: bytes | None, *notes: Note) -> Task:
@@ -51,17 +57,21 @@ class Incoming:
         return Done(path, done.outcome, done.size_bytes, done.why, notes)
 
     def _put_content(self, file: OpenFile, path: str, key: ObjectKey, sha256: bytes) -> Done:
-        """Store what never changes. What is damaged in the store is replaced: it is known what it was."""
+        """Store what never changes. What is found to be damaged in the store is replaced: it is known what it was."""
         condition: Condition = CreateOnly()
+        attributes = NO_ATTRIBUTES
         try:
-            return _told(path, key, sha256, self.target.stat(key))
+            info = self.target.stat(key)
+            if info.sha256 != sha256 or self._may_stay(key):
+                return _told(path, key, sha256, info)
+            condition, attributes = Overwrite(), info.attributes
         except ObjectNotFound:
             pass
         except IntegrityFailed:
             condition = Overwrite()
         replaced = isinstance(condition, Overwrite)
         try:
-            self._put(file, key, sha256, condition)
+            self._put(file, key, sha256, condition, attributes)
         except ObjectExists as found:  # put by somebody else just now
             return _told(path, key, sha256, found.existing)
         except BrokenUpload as broken:
@@ -80,20 +90,27 @@ class Incoming:
             pass
         # Declared, so that no store has to find it out first; what changes meanwhile is noticed.
         sha256 = file.sha256()
+        attributes = NO_ATTRIBUTES
         if found is not None and found.sha256 == sha256:
-            return Done(path, Outcome.PRESENT)
+            if self._may_stay(key):
+                return Done(path, Outcome.PRESENT)
+            attributes = found.attributes
         try:
-            self._put(file, key, sha256, Overwrite())
+            self._put(file, key, sha256, Overwrite(), attributes)
         except BrokenUpload:
             return failure(path, _CHANGED)
         return Done(path, outcome, file.size_bytes)
 
-    def _put(self, file: OpenFile, key: ObjectKey, sha256: bytes, condition: Condition) -> None:
+    def _may_stay(self, key: ObjectKey) -> bool:
+        """Tell whether an object whose record is right may stay as it is."""
+        return not self.verify or is_sound(self.target, key, self.moved)
+
+    def _put(self, file: OpenFile, key: ObjectKey, sha256: bytes, condition: Condition, attributes: Attributes) -> None:
         body = Body(file.chunks(self.moved), Declared(file.size_bytes, sha256))
         if self.dry_run:
             body.read_to_end()
         else:
-            self.target.put(key, body, condition=condition)
+            self.target.put(key, body, condition=condition, attributes=attributes)
 
 
 def _told(path: str, key: ObjectKey, sha256: bytes, found: ObjectInfo) -> Done:

@@ -14,17 +14,23 @@ from holdfast_server.transfer.outcome import Done, Moved, Note, Outcome, Task, n
 from holdfast_server.transfer.tree import NoPlace, Tree, Unreadable
 from holdfast_server.transfer.work import Patience, attempted, failure
 
+_OTHER_FILE = "a file of other bytes is there; --overwrite replaces it"
 _OTHER_BYTES = "its bytes are not those that its name is the sha256 of"
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Writes objects of `source` into `tree`. `dry_run`: nothing is written, and no bytes of objects are read."""
+    """Writes objects of `source` into `tree`. `dry_run`: nothing is written, and no bytes of objects are read.
+
+    A file that is not what its name is the sha256 of is replaced. Where the name says nothing, a file of other bytes is
+    replaced with `overwrite` alone.
+    """
 
     tree: Tree
     source: ObjectStore
     patience: Patience
     dry_run: bool = False
+    overwrite: bool = False
     moved: Moved = nobody
 
     def task(self, entry: Entry, place: Place, name: bytes, sha256: bytes | None, *notes: Note) -> Task:
@@ -60,7 +66,10 @@ class Outgoing:
         return Done(entry.name, outcome, info.size_bytes, notes=notes)
 
     def _compared(self, entry: Entry, place: Place, name: bytes, sha256: bytes | None) -> Outcome:
-        """Tell what has to become of an object by what is in the tree. A file of the right size is read."""
+        """Tell what has to become of an object by what is in the tree. A file of the right size is read.
+
+        Raises `NoPlace` for a file that is not to be replaced.
+        """
         with self.tree.opened(place, name) as file:
             if file is None:
                 return Outcome.COPIED
@@ -68,6 +77,8 @@ class Outgoing:
                 wanted = self.source.stat(ObjectKey(entry.name)).sha256 if sha256 is None else sha256
                 if file.sha256() == wanted:
                     return Outcome.PRESENT
+        if sha256 is None and not self.overwrite:
+            raise NoPlace(_OTHER_FILE)
         return Outcome.REPLACED
 
 

@@ -99,7 +99,7 @@ def attempted(name: str, act: Task, patience: Patience) -> Done:
             if not tries_left:
                 return failure(name, error.message)
         except Unavailable as error:
-            if not patience.wait() or not tries_left:
+            if not tries_left or not patience.wait():
                 return failure(name, error.message)
         except HoldfastError as error:
             return failure(name, error.message)

@@ -100,9 +100,10 @@ class Disk:
             if error.errno == errno.EBADF:
                 raise  # a fault of ours; on any other error the file is closed all the same
 
-    def changed_ns(self, fd: int) -> int:
-        """Return when a directory's entries last changed: nanoseconds since 1970."""
-        return os.fstat(fd).st_mtime_ns
+    def state(self, fd: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return which directory this is (device, inode), and when it last changed (mtime, ctime; ns since 1970)."""
+        found = os.fstat(fd)
+        return (found.st_dev, found.st_ino), (found.st_mtime_ns, found.st_ctime_ns)
 
     def size(self, fd: int) -> int:
         """Return a file's size in bytes."""

@@ -34,6 +34,11 @@ def file_name(key: ObjectKey) -> bytes:
     return key.text.rpartition("/")[2].encode() + FILE_SUFFIX
 
 
+def path_of(key: ObjectKey) -> bytes:
+    """Return the path of an object's file from the root."""
+    return (key.text.replace("/", ".d/") + ".f").encode()
+
+
 def directory_name(segment: str) -> bytes:
     """Return the name of the directory that a segment of a key becomes."""
     return segment.encode() + DIRECTORY_SUFFIX

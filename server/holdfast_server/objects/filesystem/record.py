@@ -37,6 +37,9 @@ _USUAL_TAIL_BYTES = 1024
 _SMALL_FILE_BYTES = 8192
 """The same where the object's bytes will be read, too: small ones are in it whole."""
 
+_decode = json.JSONDecoder().decode
+"""As `json.loads` does, which guesses the encoding first."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -111,7 +114,7 @@ def _read(disk: Disk, fd: int, key: ObjectKey, tail_bytes: int) -> tuple[ObjectI
 
 def _info(key: ObjectKey, size_bytes: int, record: bytes) -> ObjectInfo:
     try:
-        fields = json.loads(record)
+        fields = _decode(record.decode())
         attributes = Attributes(fields["content_type"], fields["metadata"])
         sha256 = bytes.fromhex(fields["sha256"])
         update_time = _EPOCH + fields["update_time_us"] * _MICROSECOND

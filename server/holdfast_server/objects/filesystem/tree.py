@@ -8,7 +8,8 @@ from holdfast_server.errors import HoldfastError
 from holdfast_server.objects.base import CommonPrefix, Entry, ListQuery, ObjectNotFound
 from holdfast_server.objects.filesystem.disk import Disk
 from holdfast_server.objects.filesystem.locks import Locks
-from holdfast_server.objects.filesystem.paths import Place, Walker, file_name, named, place_of
+from holdfast_server.objects.filesystem.names import Names
+from holdfast_server.objects.filesystem.paths import Place, Walker, file_name, named, path_of, place_of
 from holdfast_server.objects.filesystem.scratch import ScratchFile
 from holdfast_server.objects.filesystem.walk import List, RecordOf
 from holdfast_server.objects.key import ObjectKey
@@ -26,6 +27,7 @@ class Tree:
         self._disk = disk
         self._root_fd = root_fd
         self._locks = locks
+        self._names = Names(disk)
         self._durable_lock = threading.Lock()
         self._durable: set[bytes] = set()
         self._durable_at_removal = -1
@@ -43,7 +45,7 @@ class Tree:
         """Open the key's file for reading; the caller closes it. Raises `ObjectNotFound`."""
         try:
             if self._disk.opens_paths:
-                return self._disk.open_regular(b"/".join((*place_of(key), file_name(key))), dir_fd=self._root_fd)
+                return self._disk.open_regular(path_of(key), dir_fd=self._root_fd)
             with self._walker() as walker:
                 return self._disk.open_regular(file_name(key), dir_fd=walker.at(place_of(key)))
         except FileNotFoundError:
@@ -101,7 +103,7 @@ class Tree:
 
     def list(self, query: ListQuery, record_of: RecordOf) -> Iterator[Entry | CommonPrefix]:
         """Yield what the query asks for. `record_of` reads the record of an open file, None where it is damaged."""
-        return iter(List(self._disk, self._root_fd, query, record_of))
+        return iter(List(self._disk, self._names, self._root_fd, query, record_of))
 
     def _walker(self) -> Walker:
         return Walker(self._disk, self._root_fd)

@@ -5,12 +5,14 @@ may be left at any point.
 """
 
 import errno
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 
 from holdfast_server import calls
 from holdfast_server.errors import InvalidArgument
 from holdfast_server.objects.base import CommonPrefix, Entry, EntryRecord, ListQuery
 from holdfast_server.objects.filesystem.disk import Disk
+from holdfast_server.objects.filesystem.names import Names
 from holdfast_server.objects.filesystem.paths import (
     DIRECTORY_SUFFIX,
     FILE_SUFFIX,
@@ -27,15 +29,13 @@ from holdfast_server.objects.listing import first_position, past
 RecordOf = Callable[[int, ObjectKey], EntryRecord | None]
 """Reads the record of an open file; None where it is damaged."""
 
-_MOST_READINGS = 8
-"""How often names are read again while a directory changes: on some file systems a rename hides a name for a moment."""
-
 
 class List:
     """One list: what `query` asks for in the tree below `root_fd`."""
 
-    def __init__(self, disk: Disk, root_fd: int, query: ListQuery, record_of: RecordOf) -> None:
+    def __init__(self, disk: Disk, names: Names, root_fd: int, query: ListQuery, record_of: RecordOf) -> None:
         self._disk = disk
+        self._names = names
         self._root_fd = root_fd
         self._query = query
         self._start = first_position(query)
@@ -44,7 +44,7 @@ class List:
     def __iter__(self) -> Iterator[Entry | CommonPrefix]:
         """Yield entries and common prefixes in the order of their names."""
         with Walker(self._disk, self._root_fd) as walker:
-            levels = [iter(self._candidates(walker, ()))]
+            levels = [self._candidates(walker, ())]
             places: list[Place] = [()]
             while levels:
                 calls.check("listing")
@@ -61,55 +61,40 @@ class List:
                         if self._holds_any(below, name):
                             yield CommonPrefix(name)
                     else:
-                        levels.append(iter(self._candidates(walker, below)))
+                        levels.append(self._candidates(walker, below))
                         places.append(below)
 
-    def _candidates(self, walker: Walker, place: Place) -> list[str]:
-        """Return what in a directory can hold something for the query, sorted: keys, and prefixes ending in `/`."""
+    def _candidates(self, walker: Walker, place: Place) -> Iterator[str]:
+        """Yield what in a directory can hold something for the query, sorted: keys, and prefixes ending in `/`."""
         base = "".join(segment_of(name) + "/" for name in place)
-        names = self._only_name(base) or self._names(walker, place)
-        found = []
-        for name in names:
-            segment = segment_of(name)
-            if not segment:
-                continue
-            text = base + segment
-            if name.endswith(DIRECTORY_SUFFIX):
-                text += "/"
-                prefix = self._query.prefix
-                wanted = (text.startswith(prefix) or prefix.startswith(text)) and text not in self._query.skip
-                if wanted and past(text) > self._start:
-                    found.append(text)
-            elif name.endswith(FILE_SUFFIX) and text >= self._start and text.startswith(self._query.prefix):
-                found.append(text)
-        found.sort()
-        return found
+        prefix = self._query.prefix.removeprefix(base) if self._query.prefix.startswith(base) else ""
+        segment, slash, _ = prefix.partition("/")
+        if slash:
+            # The one name that the prefix leads through: of very many others none is read.
+            names: Sequence[str] = [segment + "/"]
+            prefix = segment + "/"
+        else:
+            names = self._names_in(walker, place)
+        after = self._start[len(base) :].partition("/")[0] if self._start.startswith(base) else ""
+        for at in range(bisect_left(names, max(prefix, after)), len(names)):
+            name = names[at]
+            if not name.startswith(prefix):
+                return
+            text = base + name
+            last = past(text) if name.endswith("/") else text + "\0"
+            if last > self._start and text not in self._query.skip:
+                yield text
 
-    def _only_name(self, base: str) -> set[bytes]:
-        """Return the one name in the directory `base` that the prefix leads through; none, where it ends there.
-
-        So a list below one of very many prefixes reads the names of none of the others.
-        """
-        segment, slash, _ = self._query.prefix.removeprefix(base).partition("/")
-        return {directory_name(segment)} if slash and self._query.prefix.startswith(base) else set()
-
-    def _names(self, walker: Walker, place: Place) -> set[bytes]:
+    def _names_in(self, walker: Walker, place: Place) -> Sequence[str]:
         """Return the names in a directory: none if it was removed meanwhile, or is not ours."""
         try:
-            fd = walker.at(place)
-            names: set[bytes] = set()
-            for _ in range(_MOST_READINGS):
-                changed = self._disk.changed_ns(fd)
-                names.update(self._disk.names(fd))
-                if self._disk.changed_ns(fd) == changed:
-                    break
+            return self._names.in_directory(walker.at(place))
         except FileNotFoundError:
-            return set()
+            return ()
         except OSError as error:
             if error.errno in FOREIGN or error.errno == errno.ENAMETOOLONG:
-                return set()
+                return ()
             raise
-        return names
 
     def _entry(self, walker: Walker, place: Place, name: str) -> Entry | None:
         try:
@@ -129,7 +114,9 @@ class List:
     def _holds_any(self, place: Place, prefix: str) -> bool:
         """Tell whether there is any file below a directory from the start on; nearly always one look."""
         if prefix < self._start:
-            inside = List(self._disk, self._root_fd, ListQuery(prefix, self._query.after), lambda _fd, _key: None)
+            inside = List(
+                self._disk, self._names, self._root_fd, ListQuery(prefix, self._query.after), lambda _fd, _key: None
+            )
             return next(iter(inside), None) is not None
         with Walker(self._disk, self._root_fd) as walker:
             left = [place]

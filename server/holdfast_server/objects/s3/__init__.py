@@ -1,4 +1,4 @@
-"""The S3 backend: `S3Store`, and what it has to know: `S3Options`.
+"""The S3 backend: `S3Store`, what it has to know (`S3Options`), and that there is none (`StoreMissing`).
 
 An operation goes through `store` (what is meant), `puts`, `copies`, `reader`, `lists` and `heads` (how), and its
 requests through `requests` (measured, gated, tried again) and `client` (signed and sent; `messages` is what it is told
@@ -6,7 +6,8 @@ and tells). `layout` is how an object's bytes lie in the bucket, and `record` wh
 find out about the bucket.
 """
 
+from holdfast_server.objects.s3.bucket import StoreMissing
 from holdfast_server.objects.s3.options import S3Options
 from holdfast_server.objects.s3.store import S3Store
 
-__all__ = ["S3Options", "S3Store"]
+__all__ = ["S3Options", "S3Store", "StoreMissing"]

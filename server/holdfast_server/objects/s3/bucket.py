@@ -22,6 +22,15 @@ _LOCATION = (
 )
 
 
+class StoreMissing(BackendRefused):
+    """No store was ever begun in the bucket under the prefix."""
+
+    def __init__(self, options: S3Options) -> None:
+        where = f"the bucket {options.bucket!r}" + (f" under the prefix {options.prefix!r}" if options.prefix else "")
+        message = f"there is no store of Holdfast in {where}: no object {options.prefix + NAME!r}"
+        super().__init__(Reason.BUCKET_MISSING, message, bucket=options.bucket)
+
+
 class Bucket:
     """What is asked of the bucket without retries: whoever asks will come again."""
 
@@ -51,6 +60,18 @@ class Bucket:
             with suppress(S3Refusal):
                 self._send("create_bucket", "PUT", body=document)
                 return
+
+    def check_store(self) -> None:
+        """Check that the marker is there, without making it.
+
+        Raises `StoreMissing`, `StoreUnfit` for the marker of a newer format, or one that is none, and `S3Refusal`.
+        """
+        try:
+            self._read_marker(self._send("get", "GET", self._options.prefix + NAME))
+        except S3Refusal as refusal:
+            if not refusal.is_missing:
+                raise
+            raise StoreMissing(self._options) from None
 
     def store_id(self, *, create_only: bool) -> str:
         """Return the random id in the marker, which is made if it is missing; `create_only`: the store keeps that.

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 class S3Options:
     """A bucket, how to reach it, and who asks. `endpoint` is `host[:port]`; `prefix` is empty or ends in `/`.
 
-    `part_bytes` is at least 5 MiB. A time-out is for one connection, and for one wait for bytes.
+    `must_exist`: a store must be there already; without its marker nothing is written. `part_bytes` is at least 5 MiB.
+    A time-out is for one connection, and for one wait for bytes.
     """
 
     endpoint: str
@@ -19,6 +20,7 @@ class S3Options:
     region: str = "us-east-1"
     secure: bool = True
     create_bucket: bool = False
+    must_exist: bool = False
     part_bytes: int = 16 << 20
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = 30.0

@@ -293,6 +293,8 @@ class S3Store(ObjectStore):
         if self._unfit is not None and time.monotonic() < self._probe_at:
             raise StoreUnfit(self._unfit)
         try:
+            if self._options.must_exist and self._opened is None:
+                self._bucket.check_store()
             findings = probe(self._measured, self._options.bucket, self._options.prefix)
             store_id = self._bucket.store_id(create_only=findings.put_create_only)
             if self._opened is not None and store_id != self._opened.store_id:
