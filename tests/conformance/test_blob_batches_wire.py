@@ -71,7 +71,7 @@ def test_two_million_items_are_refused_before_any_is_looked_at(method: str) -> N
     with ServerProcess() as server, grpc.insecure_channel(server.address) as channel:
         process = psutil.Process(server.pid)
         before = process.memory_info().rss
-        call = channel.unary_unary(f"/holdfast.v1.BlobStore/{method}")
+        call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]" = channel.unary_unary(f"/holdfast.v1.BlobStore/{method}")
         with statuses.refused() as refusal:
             call(b"\x0a\x00" * ((2 << 20) - 8), timeout=60)
         assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "TOO_LARGE")
@@ -193,8 +193,7 @@ def test_a_key_that_a_content_of_the_batch_has_is_not_stored_too(stub: Stub) -> 
         assert [reason(result.status) for result in results] == ["INVALID_BATCH", "INVALID_BATCH", "UNSPECIFIED"]
         again = stub.BatchPutBlobs(pb.BatchPutBlobsRequest(items=items[:2])).results
         assert [reason(result.status) for result in again] == ["CONTENT_CONFLICT"] * 2
-        items = [pb.BatchDeleteBlobsItem(key=f"both/{digest.hex()}")]
-        stub.BatchDeleteBlobs(pb.BatchDeleteBlobsRequest(items=items))
+        stub.DeleteBlob(pb.DeleteBlobRequest(key=f"both/{digest.hex()}"))
 
 
 def test_what_was_there_already_is_told_without_its_attributes(stub: Stub) -> None:

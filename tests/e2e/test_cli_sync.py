@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import holdfast
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1 import blob_store_pb2_grpc
+from holdfast.v1.types_pb2 import ErrorReason, ItemStatus
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 
@@ -219,17 +221,58 @@ class _Halting(blob_store_pb2_grpc.BlobStoreServicer):
         return pb.FindMissingBlobsResponse(missing=[0])
 
 
-@pytest.fixture
-def halting() -> Iterator[tuple[_Halting, str]]:
-    """A server that halts, and its address."""
-    servicer = _Halting()  # type: ignore[abstract]  # the other calls are not made
+class _Changing(blob_store_pb2_grpc.BlobStoreServicer):
+    """Has all files, and the blob `w/surplus` with another etag each time that it is listed."""
+
+    def __init__(self) -> None:
+        self.lists = 0
+
+    def FindMissingBlobs(
+        self, request: pb.FindMissingBlobsRequest, context: grpc.ServicerContext
+    ) -> pb.FindMissingBlobsResponse:
+        return pb.FindMissingBlobsResponse()
+
+    def ListBlobs(self, request: pb.ListBlobsRequest, context: grpc.ServicerContext) -> pb.ListBlobsResponse:
+        self.lists += 1
+        return pb.ListBlobsResponse(blobs=[pb.BlobEntry(key="w/surplus", size_bytes=1, etag=f"e{self.lists}")])
+
+    def BatchDeleteBlobs(
+        self, request: pb.BatchDeleteBlobsRequest, context: grpc.ServicerContext
+    ) -> pb.BatchDeleteBlobsResponse:
+        assert [(item.key, item.if_match_etag) for item in request.items] == [("w/surplus", "e1")]
+        status = ItemStatus(
+            code=grpc.StatusCode.FAILED_PRECONDITION.value[0],
+            reason=ErrorReason.Value("ERROR_REASON_PRECONDITION_FAILED"),
+        )
+        return pb.BatchDeleteBlobsResponse(results=[pb.BatchDeleteBlobsResult(status=status)])
+
+
+@contextmanager
+def _serving(servicer: blob_store_pb2_grpc.BlobStoreServicer) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(2))
     blob_store_pb2_grpc.add_BlobStoreServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield servicer, f"127.0.0.1:{port}"
-    servicer.released.set()
+    yield f"127.0.0.1:{port}"
     server.stop(None).wait()
+
+
+def test_what_others_change_is_not_removed_and_told_by_name() -> None:
+    Path("maps/large").unlink()
+    with _serving(_Changing()) as address:  # type: ignore[abstract]  # the other calls are not made
+        done = _run("--address", address, "blob", "sync", "maps", "w", "--delete")
+    assert done.returncode == 1
+    assert done.stderr == "holdfast: maps/surplus: it was changed after it was listed, and is left\n"
+    assert done.stdout == "0 stored (0 bytes), 2 there already, 0 removed, 1 FAILED\n"
+
+
+@pytest.fixture
+def halting() -> Iterator[tuple[_Halting, str]]:
+    """A server that halts, and its address."""
+    servicer = _Halting()  # type: ignore[abstract]  # the other calls are not made
+    with _serving(servicer) as address:
+        yield servicer, address
+        servicer.released.set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -100,6 +100,16 @@ class TestTries:
             list(blobs.put_many(new[:1]))
         assert len(store.requests) == 1
 
+    def test_deletes_with_an_etag_are_not_repeated(self, store: BatchStore, blobs: holdfast.Blobs) -> None:
+        store.blobs = {"b": b""}
+        store.failures = {"a": ["BACKEND_UNAVAILABLE"], "b": ["BACKEND_UNAVAILABLE"]}
+        assert outcomes(blobs.delete_many(["a", "b"], ["e", None])) == ["BACKEND_UNAVAILABLE", True]
+        store.requests.clear()
+        store.answer = lambda _, context: context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        with pytest.raises(holdfast.Unavailable):
+            list(blobs.delete_many(["a"], ["e"]))
+        assert len(store.requests) == 1
+
     def test_a_put_with_a_condition_does_not_cost_the_others_their_tries(
         self, store: BatchStore, blobs: holdfast.Blobs
     ) -> None:

@@ -8,7 +8,7 @@ import pytest
 import holdfast
 from holdfast import Content, NewBlob
 from holdfast.batches import MAX_BATCH_BYTES
-from holdfast.retrying import Retrier
+from holdfast.retrying import DEFAULT_TIMEOUT_SECONDS, Retrier
 from holdfast.v1 import blob_store_pb2 as pb
 from tests.support.batch_store import BatchStore, outcomes, serving, sha256_of
 from tests.support.samples import sample
@@ -79,17 +79,23 @@ class TestCutting:
         assert (store.asked(), store.streamed) == ([["a"], ["d"]], ["b", "c"])
         assert store.blobs["b"] == large
 
-    def test_a_search_has_at_most_ten_thousand_blobs(self, store: BatchStore, blobs: holdfast.Blobs) -> None:
-        store.blobs = {"k3": b"", "k15000": b""}
-        found = list(blobs.find_missing(f"k{number}" for number in range(20_001)))
-        assert [number for number, missing in enumerate(found) if not missing] == [3, 15_000]
-        assert [len(request.keys) for request in store.requests] == [10_000, 10_000, 1]
+    def test_a_search_is_one_that_a_distant_bucket_answers_in_time(
+        self, store: BatchStore, blobs: holdfast.Blobs
+    ) -> None:
+        store.blobs = {"k3": b"", "k3000": b""}
+        found = list(blobs.find_missing(f"k{number}" for number in range(4001)))
+        assert [number for number, missing in enumerate(found) if not missing] == [3, 3000]
+        assert [len(request.keys) for request in store.requests] == [2000, 2000, 1]
+        at_once, seconds_each = 16, 0.1
+        assert (
+            max(len(request.keys) for request in store.requests) / at_once * seconds_each < DEFAULT_TIMEOUT_SECONDS / 4
+        )
 
     @pytest.mark.parametrize("with_digests", [False, True])
     def test_a_search_is_a_message_of_at_most_its_limit(
         self, store: BatchStore, blobs: holdfast.Blobs, with_digests: bool
     ) -> None:
-        names = [f"{number:0900}" for number in range(5000)]
+        names = [f"{number:01200}" for number in range(5000)]
         digests = [bytes(32)] * 5000 if with_digests else None
         assert list(blobs.find_missing(names, digests)) == [True] * 5000
         sizes = [request.ByteSize() for request in store.requests]
@@ -127,6 +133,16 @@ class TestCutting:
         assert [number for number, existed in enumerate(found) if existed] == [5, 1500]
         assert _lengths(store.requests) == [1000, 501]
 
+    def test_deletes_with_etags_are_cut_at_the_size_of_a_message(
+        self, store: BatchStore, blobs: holdfast.Blobs
+    ) -> None:
+        names = [f"{number:0900}" for number in range(1000)]
+        assert list(blobs.delete_many(names, ["ü" * 1000] * 1000)) == [False] * 1000
+        assert [name for asked in store.asked() for name in asked] == names
+        sizes = [request.ByteSize() for request in store.requests]
+        assert max(sizes) <= _MAX_FIND_BYTES
+        assert min(sizes[:-1]) > 0.95 * _MAX_FIND_BYTES
+
     def test_gets_are_cut_at_a_thousand(self, store: BatchStore, blobs: holdfast.Blobs) -> None:
         store.blobs = {str(number): str(number).encode() for number in range(1001)}
         assert outcomes(blobs.get_many(store.blobs)) == list(store.blobs.values())
@@ -150,6 +166,22 @@ class TestRepeatedKeys:
         assert outcomes(blobs.put_many(new)) == ["a", "b", "a", "b", "a"]
         assert store.asked() == [["a", "b"], ["a", "b"], ["a"]]
         assert store.blobs == {"a": b"5", "b": b"4"}
+
+    def test_deletes_have_the_etags_beside_them(self, store: BatchStore, blobs: holdfast.Blobs) -> None:
+        store.blobs = {"a": b"", "c": b""}
+        assert list(blobs.delete_many(["a", "b", "c", "d"], ["1", "", None, None])) == [True, False, True, False]
+        asked = [[(item.key, item.HasField("if_match_etag")) for item in request.items] for request in store.requests]
+        assert asked == [[("a", True), ("b", True)], [("c", False), ("d", False)]]
+        assert [item.if_match_etag for item in store.requests[0].items] == ["1", ""]
+
+    @pytest.mark.parametrize("etags", [["1"], ["1"] * 3])
+    def test_deletes_without_just_one_etag_each_are_refused(
+        self, store: BatchStore, blobs: holdfast.Blobs, etags: list[str | None]
+    ) -> None:
+        store.blobs = {"a": b"", "b": b""}
+        with pytest.raises(ValueError, match="zip"):
+            list(blobs.delete_many(["a", "b"], etags))
+        assert store.requests == []
 
     def test_of_two_deletes_the_first_tells_that_there_was_one(self, store: BatchStore, blobs: holdfast.Blobs) -> None:
         store.blobs = {"a": b"", "b": b""}

@@ -5,13 +5,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 import holdfast
 from holdfast import directories, sync_directory
 from holdfast.directories import MAX_SMALL_BYTES
 from holdfast.trees import SteadyFile, Tree
+from holdfast.v1 import blob_store_pb2 as pb
+from tests.support.batch_store import BatchStore, serving
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 from tests.support.synced import damage_record, make_files, outcomes, stored
@@ -155,6 +159,27 @@ class TestStoring:
                 for number, _ in enumerate(results):
                     assert len(opened) <= number + 12
                 assert len(opened) == 60
+
+    def test_a_group_is_stored_before_the_next_is_asked_for_and_found_there_the_next_time(self, root: Path) -> None:
+        names = [f"{number:04}" for number in range(2500)]
+        make_files(root, dict.fromkeys(names, b""))
+        store = BatchStore()  # type: ignore[abstract]  # the other calls are not made
+
+        def away_after_the_first(request: Any, context: grpc.ServicerContext) -> None:
+            if isinstance(request, pb.FindMissingBlobsRequest) and store.blobs:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+
+        store.answer = away_after_the_first
+        with serving(store) as address, holdfast.connect(address, retries=0) as client:
+            with pytest.raises(holdfast.Unavailable):
+                list(sync_directory(client.blobs, root, ""))
+            assert sorted(store.blobs) == names[:2000]
+            store.answer = None
+            store.requests.clear()
+            became = outcomes(sync_directory(client.blobs, root, ""))
+        assert Counter(became.values()) == {"present": 2000, "stored": 500}
+        puts = [request for request in store.requests if isinstance(request, pb.BatchPutBlobsRequest)]
+        assert [item.key for request in puts for item in request.items] == names[2000:]
 
     def test_damaged_blobs_are_stored_again(
         self, server: ServerProcess, blobs: holdfast.Blobs, root: Path, tmp_path_factory: pytest.TempPathFactory

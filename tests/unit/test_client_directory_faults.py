@@ -2,8 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ import holdfast
 from holdfast import SyncOutcome, sync_directory
 from holdfast.directories import MAX_SMALL_BYTES
 from holdfast.trees import SteadyFile
+from tests.support.s3_servers import MinioServer
+from tests.support.s3_stores import fresh_bucket, s3_environment
 from tests.support.samples import MIB
 from tests.support.server_process import ServerProcess
 from tests.support.synced import damage_record, make_files, outcomes, stored
@@ -126,6 +129,24 @@ class TestFilesThatGoWrong:
         ]
         assert stored(server).keys() == {"c", "surplus"}
 
+    def test_a_directory_that_becomes_a_link_does_not_lead_out(
+        self, server: ServerProcess, blobs: holdfast.Blobs, root: Path, tmp_path: Path
+    ) -> None:
+        make_files(root, {"d/b": b"1", "d/large": bytes(_LARGE), "e": b"2"})
+        make_files(tmp_path / "outside", {"b": b"secret", "large": b"secret" * MIB})
+        (root / "d" / "a").symlink_to("b")
+        blobs.put("d/gone", b"")
+        results = sync_directory(blobs, root, "", delete=True)
+        assert next(results).path == "d/a"
+        (root / "d").rename(tmp_path / "moved")
+        (root / "d").symlink_to(tmp_path / "outside")
+        assert {(result.path, str(result.outcome), result.why) for result in results} == {
+            ("d/b", "failed", "Not a directory"),
+            ("d/large", "failed", "Not a directory"),
+            ("e", "stored", ""),
+        }
+        assert stored(server) == {"e": b"2", "d/gone": b""}
+
     def test_what_the_store_refuses_is_told_of_each_file_and_the_others_go_on(self, root: Path) -> None:
         make_files(root, {"a": bytes(90_000), "b": bytes(90_000), "c": b"1", "large": bytes(400_000)})
         with ServerProcess(env={"HOLDFAST_MEMORY__MAX_BYTES": "120000"}) as server:
@@ -163,6 +184,18 @@ class TestFilesThatGoWrong:
         make_files(root, {"file": b""})
         with holdfast.connect("127.0.0.1:1", retries=0) as client, pytest.raises(OSError, match=name):
             list(sync_directory(client.blobs, root / name, ""))
+
+
+def _before_deletions(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Do something once when all is listed, and before anything is deleted."""
+    original = holdfast.Blobs.delete_many
+
+    def after_it(some: holdfast.Blobs, *arguments: Any) -> Iterator[bool | holdfast.HoldfastError]:
+        monkeypatch.undo()
+        do()
+        return original(some, *arguments)
+
+    monkeypatch.setattr(holdfast.Blobs, "delete_many", after_it)
 
 
 class TestRemoving:
@@ -233,6 +266,101 @@ class TestRemoving:
         *_, last = sync_directory(blobs, root, "p", delete=True)
         assert (last.outcome, last.why) == (SyncOutcome.FAILED, "there is no file in it, and so nothing is removed")
         assert stored(server).keys() == {"p/a"}
+
+    def test_what_others_change_after_it_was_listed_is_left_and_fails(
+        self, server: ServerProcess, blobs: holdfast.Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_files(root, {"gone.txt": b"1"})
+        for key in ("changed", "damaged", "gone", "mended", "surplus"):
+            blobs.put(f"p/{key}", key.encode())
+        damage_record(server, "p/damaged")
+        damage_record(server, "p/mended")
+
+        def change() -> None:
+            blobs.put("p/changed", b"by others")
+            blobs.put("p/mended", b"by others")
+            blobs.delete("p/gone")
+
+        _before_deletions(monkeypatch, change)
+        results = {result.path: result for result in sync_directory(blobs, root, "p", delete=True)}
+        assert {path: str(result.outcome) for path, result in results.items()} == {
+            "gone.txt": "stored",
+            "changed": "failed",
+            "damaged": "removed",
+            "gone": "removed",
+            "mended": "failed",
+            "surplus": "removed",
+        }
+        for path in ("changed", "mended"):
+            assert results[path].why == "it was changed after it was listed, and is left"
+        assert stored(server) == {"p/gone.txt": b"1", "p/changed": b"by others", "p/mended": b"by others"}
+
+    def test_a_store_that_keeps_no_condition_is_asked_again_before_each(
+        self, minio: MinioServer, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_files(root, {"a": b"1"})
+        with (
+            ServerProcess(env=s3_environment(minio, fresh_bucket())) as server,
+            holdfast.connect(server.address) as client,
+        ):
+            blobs = client.blobs
+            for key in ("changed", "gone", "surplus", "surplus2"):
+                blobs.put(f"p/{key}", b"surplus")
+            (refused,) = blobs.delete_many(["p/surplus"], [blobs.stat("p/surplus").etag])
+            assert isinstance(refused, holdfast.ConditionUnsupported)
+
+            def change() -> None:
+                blobs.put("p/changed", b"by others")
+                blobs.delete("p/gone")
+
+            _before_deletions(monkeypatch, change)
+            became = outcomes(sync_directory(blobs, root, "p", delete=True))
+            assert {path for path, outcome in became.items() if outcome == "failed"} == {"changed"}
+            assert Counter(became.values()) == {"stored": 1, "failed": 1, "removed": 3}
+            assert stored(server) == {"p/a": b"1", "p/changed": b"by others"}
+
+    @pytest.mark.parametrize("arrived", [False, True])
+    def test_a_deletion_without_an_answer_is_looked_after(
+        self,
+        server: ServerProcess,
+        blobs: holdfast.Blobs,
+        root: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        arrived: bool,
+    ) -> None:
+        make_files(root, {"a": b"1"})
+        for key in ("p/x", "p/y"):
+            blobs.put(key, b"")
+        original = holdfast.Blobs.delete_many
+
+        def unanswered(some: holdfast.Blobs, *arguments: Any) -> Iterator[bool | holdfast.HoldfastError]:
+            if arrived:
+                list(original(some, *arguments))
+            raise holdfast.Unavailable("UNAVAILABLE", "away")
+
+        monkeypatch.setattr(holdfast.Blobs, "delete_many", unanswered)
+        became = outcomes(sync_directory(blobs, root, "p", delete=True))
+        assert became == {"a": "stored", "x": "removed", "y": "removed"}
+        assert stored(server).keys() == {"p/a"}
+
+    def test_what_others_change_after_it_was_looked_at_again_is_left_too(
+        self, server: ServerProcess, blobs: holdfast.Blobs, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_files(root, {"a": b"1"})
+        blobs.put("p/x", b"")
+        original = holdfast.Blobs.delete
+
+        def unanswered(*_: Any) -> Iterator[bool | holdfast.HoldfastError]:
+            raise holdfast.Unavailable("UNAVAILABLE", "away")
+
+        def after_a_change(some: holdfast.Blobs, key: str, **options: Any) -> bool:
+            blobs.put("p/x", b"by others")
+            return original(some, key, **options)
+
+        monkeypatch.setattr(holdfast.Blobs, "delete_many", unanswered)
+        monkeypatch.setattr(holdfast.Blobs, "delete", after_a_change)
+        assert outcomes(sync_directory(blobs, root, "p", delete=True)) == {"a": "stored", "x": "failed"}
+        assert stored(server) == {"p/a": b"1", "p/x": b"by others"}
 
     def test_damaged_blobs_are_removed_too(self, server: ServerProcess, blobs: holdfast.Blobs, root: Path) -> None:
         make_files(root, {"a": b"1"})

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -225,6 +226,102 @@ class TestReading:
                 pass
         with pytest.raises(FileNotFoundError), tree.open(b"missing"):
             pass
+
+
+class TestLinksOnTheWay:
+    """A directory of the tree is replaced by a link to one outside, with files of the same names."""
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """A tree."""
+        _make(tmp_path / "root", "a/1", "a/b/2")
+        _make(tmp_path / "outside", "1", "2", "b/2", "b/secret")
+        return tmp_path / "root"
+
+    @pytest.mark.parametrize(("replaced", "path"), [("a", b"a/1"), ("a", b"a/b/2"), ("a/b", b"a/b/2")])
+    def test_a_file_is_not_opened_through_them(self, root: Path, replaced: str, path: bytes) -> None:
+        assert Found(path) in _walk(root)
+        with Tree(root) as tree:
+            _replace_by_link(root / replaced)
+            with pytest.raises(OSError, match="Not a directory"), tree.open(path):
+                pass
+
+    def test_a_directory_that_was_open_already_is_still_the_one_that_was_listed(self, root: Path) -> None:
+        _make(root, "a/b/3")
+        with Tree(root) as tree:
+            with tree.open(b"a/b/2") as file:
+                assert file.read_all() == b"a/b/2"
+            _replace_by_link(root / "a")
+            with tree.open(b"a/b/3") as file:
+                assert file.read_all() == b"a/b/3"
+
+    def test_directories_below_them_are_not_walked(self, root: Path) -> None:
+        with Tree(root) as tree:
+            walk = tree.walk(_MAX_PATH_BYTES)
+            assert next(walk) == Found(b"a/1")
+            _replace_by_link(root / "a")
+            assert list(walk) == [Found(b"a/b", why="Not a directory")]
+
+    def test_what_is_behind_them_is_not_counted(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Tree, "walk", lambda *_: iter([Found(b"a/1"), Found(b"a/b/2")]))
+        with Tree(root) as tree:
+            assert tree.total_bytes(_MAX_PATH_BYTES) == len("a/1" + "a/b/2")
+            _replace_by_link(root / "a/b")
+            assert tree.total_bytes(_MAX_PATH_BYTES) == len("a/1")
+
+    def test_what_would_be_behind_them_is_not_known_to_be_lacking(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = os.stat
+
+        def replacing(path: bytes, **options: Any) -> os.stat_result:
+            found = original(path, **options)
+            if path == b"a":
+                monkeypatch.undo()
+                _replace_by_link(root / "a")
+            return found
+
+        with Tree(root) as tree:
+            monkeypatch.setattr(os, "stat", replacing)
+            with pytest.raises(OSError, match="Not a directory"):
+                tree.lacks(b"a/missing")
+
+    def test_what_took_the_place_of_an_open_directory_is_not_lacking(self, root: Path) -> None:
+        with Tree(root) as tree:
+            with tree.open(b"a/1"):
+                pass
+            (root / "a").rename(root / "moved")
+            _make(root, "a/new")
+            assert not tree.lacks(b"a/new")
+            assert tree.lacks(b"a/1")
+
+    def test_many_files_of_a_directory_cost_one_walk_to_it(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        _make(root, *(f"a/b/{number}" for number in range(50)))
+        opened: list[bytes] = []
+        original = os.open
+
+        def counting(path: bytes, *arguments: Any, **options: Any) -> int:
+            opened.append(path)
+            return original(path, *arguments, **options)
+
+        before = _open_files()
+        with Tree(root) as tree:
+            monkeypatch.setattr(os, "open", counting)
+            for number in range(50):
+                with tree.open(b"a/b/%d" % number):
+                    pass
+            monkeypatch.undo()
+            assert _open_files() <= before + 2
+        assert opened[:2] == [b"a", b"b"]
+        assert len(opened) == 52
+        assert _open_files() == before
+
+
+def _replace_by_link(directory: Path) -> None:
+    """Put a link in the place of a directory: to one outside that has what the directory had."""
+    root = next(parent for parent in directory.parents if parent.name == "root")
+    directory.rename(root.with_name("moved"))
+    directory.symlink_to(root.with_name("outside"))
 
 
 class TestLacking:

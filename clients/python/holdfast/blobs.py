@@ -249,7 +249,7 @@ class Blobs:
         """Tell of each blob, in their order, whether it is missing; an error stands for one that cannot be told of.
 
         With `sha256`, one for each address (32 bytes, or None), a key is missing too if the blob there has other bytes.
-        Any number of them, in requests of up to 10,000.
+        Any number of them, in requests of up to 2,000.
         """
         digests = repeat(None) if sha256 is None else sha256
         return self._batches.find_missing(zip(addresses, digests, strict=sha256 is not None))
@@ -286,9 +286,16 @@ class Blobs:
 
         return self._batches.put(blobs, store)
 
-    def delete_many(self, addresses: Iterable[Address]) -> Iterator[bool | HoldfastError]:
-        """Delete blobs, and yield of each whether there was one, or its error. To be iterated to its end."""
-        return self._batches.delete(addresses)
+    def delete_many(
+        self, addresses: Iterable[Address], if_match_etags: Iterable[str | None] | None = None
+    ) -> Iterator[bool | HoldfastError]:
+        """Delete blobs, and yield of each whether there was one, or its error. To be iterated to its end.
+
+        With `if_match_etags`, one for each address or None, a blob with another etag by now stays: what is said of
+        `delete` with one holds for it. A store that cannot keep such a condition answers `ConditionUnsupported`.
+        """
+        etags = repeat(None) if if_match_etags is None else if_match_etags
+        return self._batches.delete(zip(addresses, etags, strict=if_match_etags is not None))
 
 
 class _Condition(TypedDict, total=False):

@@ -1,7 +1,7 @@
 """Directories and the blobs under a prefix: made the same, with no more sent than has to be."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,22 +10,26 @@ from holdfast.batches import NewBlob
 from holdfast.blobs import Blobs
 from holdfast.errors import (
     Cancelled,
+    ConditionUnsupported,
     DeadlineExceeded,
     HoldfastError,
     IntegrityFailed,
     InvalidArgument,
     NotFound,
     Overloaded,
+    PreconditionFailed,
     Unavailable,
 )
 from holdfast.results import BlobEntry, BlobInfo
+from holdfast.retrying import PASSING
 from holdfast.trees import FileChanged, Found, NotAFile, SteadyFile, Tree
 from holdfast.uploads import Progress
 
 MAX_SMALL_BYTES = 256 << 10
 """Files up to this size go up in batches; larger ones are streamed."""
 
-_MAX_GROUP_FILES = 10_000
+_MAX_GROUP_FILES = 2000
+"""As many as one request asks for: what is missing of them is stored before the next are asked for."""
 _MAX_GROUP_BYTES = 16 << 20
 """What is held in memory until it is known what of it is missing."""
 
@@ -37,6 +41,9 @@ _REMOVED_AT_ONCE = 1000
 _NO_ANSWER = (Unavailable, Overloaded, DeadlineExceeded, Cancelled)
 """After these the next file would fare no better."""
 
+_LOOK_AGAIN = (PreconditionFailed, ConditionUnsupported, *PASSING)
+"""After these a blob that is to be removed may be gone, or changed, or just as it was."""
+
 _TRIES = 2
 
 
@@ -44,9 +51,9 @@ class SyncOutcome(StrEnum):
     """What became of a file, or of a blob."""
 
     STORED = "stored"
-    """It was not there, or with other bytes, or damaged."""
+    """It was not there, or with other bytes, or its record was damaged."""
     PRESENT = "present"
-    """It was there already, with the same bytes."""
+    """It was there already, by its record with the same bytes: that these are damaged at rest is not noticed."""
     REMOVED = "removed"
     """The directory lacks it."""
     PASSED_OVER = "passed_over"
@@ -87,7 +94,10 @@ def sync_directory(
     while it is read is tried once again. Interrupted, it is to be run again: what was stored is found to be there.
 
     `delete`: afterwards the blobs under the prefix that the directory lacks are removed, if nothing failed and there
-    was any file at all; an empty prefix means every blob. `dry_run`: nothing is changed, only told.
+    was any file at all; an empty prefix means every blob. What others change between list and deletion is left, and
+    fails. Where the store cannot keep that condition (`ConditionUnsupported`), and where the blob is damaged and has no
+    etag, it is listed once more right before it is deleted: what is changed between these two is lost.
+    `dry_run`: nothing is changed, only told.
     `progress(bytes dealt with, bytes in all)` is called along the way; for it the directory is walked twice.
 
     Raises `OSError` for the directory itself, `InvalidArgument` for the prefix, and what concerns all files, such as
@@ -239,11 +249,11 @@ class _Sync:
 
     def _removed(self) -> Iterator[Synced]:
         entries = (entry for entry in self._blobs.list(self._prefix) if isinstance(entry, BlobEntry))
-        surplus: list[str] = []
+        surplus: list[BlobEntry] = []
         for entry in entries:
             try:
                 if self._tree.lacks(entry.key.removeprefix(self._prefix).encode()):
-                    surplus.append(entry.key)
+                    surplus.append(entry)
             except OSError as error:
                 yield self._without_file(entry.key, error.strerror or str(error))
             if len(surplus) == _REMOVED_AT_ONCE:
@@ -251,10 +261,44 @@ class _Sync:
                 surplus = []
         yield from self._delete(surplus)
 
-    def _delete(self, keys: list[str]) -> Iterator[Synced]:
-        results: Iterable[bool | HoldfastError] = [True] * len(keys) if self._dry_run else self._blobs.delete_many(keys)
-        for key, result in zip(keys, results, strict=True):
-            yield self._without_file(key, str(result) if isinstance(result, HoldfastError) else "")
+    def _delete(self, surplus: list[BlobEntry]) -> Iterator[Synced]:
+        if self._dry_run:
+            yield from (self._without_file(entry.key, "") for entry in surplus)
+            return
+        # What is damaged has no etag that could be asked for.
+        sound = [entry for entry in surplus if not entry.damaged]
+        for entry, result in zip(sound, self._delete_listed(sound), strict=True):
+            if isinstance(result, _LOOK_AGAIN):
+                yield self._delete_alone(entry)
+            else:
+                yield self._without_file(entry.key, str(result) if isinstance(result, HoldfastError) else "")
+        yield from (self._delete_alone(entry) for entry in surplus if entry.damaged)
+
+    def _delete_listed(self, entries: list[BlobEntry]) -> Sequence[bool | HoldfastError]:
+        try:
+            return list(self._blobs.delete_many([entry.key for entry in entries], [entry.etag for entry in entries]))
+        except PASSING as error:  # a condition is not tried again
+            return [error] * len(entries)
+
+    def _delete_alone(self, entry: BlobEntry) -> Synced:
+        """Delete a blob if it is as it was listed: it is listed again, since that shows damaged ones as well."""
+        try:
+            now = next(self._blobs.list(entry.key, page_size=1), None)
+            if isinstance(now, BlobEntry) and now.key == entry.key:
+                if now != entry:
+                    return self._without_file(entry.key, "it was changed after it was listed, and is left")
+                self._delete_unchanged(entry)
+        except _NO_ANSWER:
+            raise
+        except HoldfastError as error:
+            return self._without_file(entry.key, str(error))
+        return self._without_file(entry.key, "")
+
+    def _delete_unchanged(self, entry: BlobEntry) -> None:
+        try:
+            self._blobs.delete(entry.key, if_match_etag=entry.etag)
+        except ConditionUnsupported:
+            self._blobs.delete(entry.key)
 
     def _without_file(self, key: str, why: str) -> Synced:
         outcome = SyncOutcome.FAILED if why else SyncOutcome.REMOVED

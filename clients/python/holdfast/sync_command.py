@@ -36,7 +36,8 @@ def sync_blobs(
 
     A file's key is PREFIX, a / unless PREFIX is empty or ends in one, and its path in DIR. Links, sockets and devices
     are passed over. A file that fails is told, and the others go on; then the exit code is 1. Interrupted, run it
-    again: it goes on where it was. With --json one object a line for each blob stored or removed, and a summary.
+    again: it goes on where it was. What others change while --delete removes is left, and fails. With --json one object
+    a line for each blob stored or removed, and a summary.
     """
     session: Session = context.obj
     if delete and not prefix and not whole_store:

@@ -17,6 +17,8 @@ _SORTED_NAMES = 10_000
 
 _PIECE_BYTES = 1 << 20
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 _UNOPENED = {errno.ELOOP: stat.S_IFLNK, errno.ENXIO: stat.S_IFSOCK}
 """What cannot be opened as a file, by the error that comes of it."""
 
@@ -102,11 +104,13 @@ class SteadyFile:
 class Tree:
     """The files below a directory, which stays the same one even if something else takes its place. A context manager.
 
-    Raises `OSError` if it is not there, or is no directory.
+    Nothing leads out of it: a link that takes the place of a directory on the way to a file is an error. Not to be used
+    by several threads at once. Raises `OSError` if it is not there, or is no directory.
     """
 
     def __init__(self, directory: Path | str) -> None:
         self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._walker = _Walker(self._root)
 
     def __enter__(self) -> Self:
         return self
@@ -114,6 +118,7 @@ class Tree:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._walker.close()
         os.close(self._root)
 
     def walk(self, max_path_bytes: int) -> Iterator[Found]:
@@ -142,8 +147,10 @@ class Tree:
         """Open a file. Raises `OSError`, and `NotAFile` for what is none any more."""
         # Without waiting for the writer of a pipe that took the file's place.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        *way, name = path.split(b"/")
+        directory = self._walker.at(way)
         try:
-            descriptor = os.open(path, flags, dir_fd=self._root)
+            descriptor = os.open(name, flags, dir_fd=directory)
         except OSError as error:
             if (other := _UNOPENED.get(error.errno or 0)) is None:
                 raise
@@ -164,18 +171,21 @@ class Tree:
         Raises `OSError` if that cannot be found out.
         """
         names = path.split(b"/")
-        for depth in range(1, len(names) + 1):
+        # Always from the root on: what is removed by this answer has to be lacking here, not where a directory went.
+        for depth, name in enumerate(names):
             try:
-                mode = os.stat(b"/".join(names[:depth]), dir_fd=self._root, follow_symlinks=False).st_mode
+                directory = self._walker.at(names[:depth])
+                mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
             except FileNotFoundError:
                 return True
             if not stat.S_ISDIR(mode):
-                return stat.S_ISREG(mode) and depth < len(names)
+                return stat.S_ISREG(mode) and depth + 1 < len(names)
         return True
 
     def _size(self, path: bytes) -> int:
+        *way, name = path.split(b"/")
         try:
-            return os.stat(path, dir_fd=self._root, follow_symlinks=False).st_size
+            return os.stat(name, dir_fd=self._walker.at(way), follow_symlinks=False).st_size
         except OSError:  # whoever reads it will tell
             return 0
 
@@ -188,9 +198,8 @@ class Tree:
 
     def _lists(self, path: bytes) -> Iterator[list["Found | _Directory"]]:
         """Yield what is in a directory in lists. It is open only while there is more than the last of them."""
-        descriptor = os.open(
-            path or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._root
-        )
+        *way, name = path.split(b"/")
+        descriptor = os.open(name or b".", _DIRECTORY, dir_fd=self._walker.at(way))
         try:
             with os.scandir(descriptor) as entries:
                 while len(some := [_found(path, entry) for entry in islice(entries, _SORTED_NAMES)]) == _SORTED_NAMES:
@@ -198,6 +207,32 @@ class Tree:
         finally:
             os.close(descriptor)
         yield some
+
+
+class _Walker:
+    """One open directory that moves, a step at a time and never through a link: the next file is mostly in it, too."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._descriptor = root
+        self._way: list[bytes] = []
+
+    def at(self, way: list[bytes]) -> int:
+        """Go to the directory that the names lead to from the root, from here if it is below. Raises `OSError`."""
+        if way[: len(self._way)] != self._way:
+            self.close()
+        for name in way[len(self._way) :]:
+            descriptor = os.open(name, _DIRECTORY, dir_fd=self._descriptor)
+            passed = [*self._way, name]
+            self.close()
+            self._descriptor, self._way = descriptor, passed
+        return self._descriptor
+
+    def close(self) -> None:
+        """Go back to the root."""
+        if self._descriptor != self._root:
+            os.close(self._descriptor)
+        self._descriptor, self._way = self._root, []
 
 
 @dataclass(frozen=True, slots=True)
