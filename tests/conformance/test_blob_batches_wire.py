@@ -71,7 +71,7 @@ def test_two_million_items_are_refused_before_any_is_looked_at(method: str) -> N
     with ServerProcess() as server, grpc.insecure_channel(server.address) as channel:
         process = psutil.Process(server.pid)
         before = process.memory_info().rss
-        call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]" = channel.unary_unary(f"/holdfast.v1.BlobStore/{method}")
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/holdfast.v1.BlobStore/{method}")
         with statuses.refused() as refusal:
             call(b"\x0a\x00" * ((2 << 20) - 8), timeout=60)
         assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "TOO_LARGE")

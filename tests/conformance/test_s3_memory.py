@@ -1,19 +1,18 @@
 """What a stream takes of a server's memory on its way to a bucket or from it: two parts at most, however long it is."""
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any
 
 import grpc
-import psutil
 import pytest
 
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.key import ObjectKey
+from tests.support.process_memory import Memory
 from tests.support.raw_blobs import TIMEOUT_SECONDS, chunk, header, stub_of, trailer
 from tests.support.s3_servers import MinioServer
 from tests.support.s3_stores import OpenedStore, s3_environment
@@ -25,38 +24,6 @@ PART_BYTES = 16 * MIB
 STREAM_MIB = 96
 OTHER_BYTES = 14 * MIB
 """What a stream takes beside parts: messages on their way, what waits for its hash, and the pieces it began with."""
-
-_LOOK_SECONDS = 0.01
-
-
-class Memory:
-    """The memory of a process, looked at all the time within the block."""
-
-    def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self._before = self._most = self._now()
-
-    @property
-    def grown_bytes(self) -> int:
-        """How much more it was than at the beginning, at the most."""
-        return self._most - self._before
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _now(self) -> int:
-        return int(self._process.memory_info().rss)
-
-    def _look(self) -> None:
-        while not self._ended.wait(_LOOK_SECONDS):
-            self._most = max(self._most, self._now())
 
 
 Act = Callable[[Any, str], None]

@@ -24,6 +24,12 @@ def first_position(query: ListQuery) -> str:
     return max(behind, query.prefix)
 
 
+def common_prefix(query: ListQuery, name: str) -> str:
+    """Return the common prefix that a key or position of this name is rolled up into; empty: none."""
+    slash = name.find("/", len(query.prefix)) if query.delimiter and name.startswith(query.prefix) else -1
+    return name[: slash + 1]
+
+
 class Roller:
     """Places keys that come in byte order from the query's first position on."""
 
@@ -44,9 +50,6 @@ class Roller:
         for skipped in query.skip:
             if key.startswith(skipped):
                 return None, past(skipped)
-        if query.delimiter:
-            slash = key.find("/", len(query.prefix))
-            if slash >= 0:
-                common = key[: slash + 1]
-                return CommonPrefix(common), past(common)
+        if common := common_prefix(query, key):
+            return CommonPrefix(common), past(common)
         return Entry(key, None), key + "\0"

@@ -11,7 +11,7 @@ from holdfast_server import calls
 from holdfast_server.errors import InvalidArgument, Reason, Unavailable
 from holdfast_server.objects.base import CommonPrefix, Entry, EntryRecord, ListQuery
 from holdfast_server.objects.key import ObjectKey
-from holdfast_server.objects.listing import Roller, first_position
+from holdfast_server.objects.listing import Roller, common_prefix, first_position, past
 from holdfast_server.objects.s3 import layout
 from holdfast_server.objects.s3.messages import Request
 from holdfast_server.objects.s3.requests import Requests
@@ -43,8 +43,17 @@ def listed(requests: Requests, prefix: str, query: ListQuery) -> Iterator[Entry 
     """Yield what the query asks for; `prefix` is that of the bucket."""
     if any(segment in _NO_SEGMENTS for segment in query.prefix.split("/")[:-1]):
         return  # no key begins so, and MinIO refuses to look
-    roller = Roller(query)
     position = first_position(query)
+    if common := common_prefix(query, position):
+        # Stores differ in whether they roll up what stands behind a position within it: so it is looked at by itself.
+        if any(listed(requests, prefix, ListQuery(common, query.after, skip=query.skip))):
+            yield CommonPrefix(common)
+        position = past(common)
+    yield from _from(requests, prefix, query, position)
+
+
+def _from(requests: Requests, prefix: str, query: ListQuery, position: str) -> Iterator[Entry | CommonPrefix]:
+    roller = Roller(query)
     while True:
         calls.check("listing")
         begun_at = position
@@ -101,9 +110,12 @@ def _page(requests: Requests, prefix: str, query: ListQuery, position: str) -> _
 
 
 def _just_before(position: str) -> str:
-    """Return a text such that what comes after it is what comes at or after `position`: S3 leaves out the start."""
+    """Return a text such that what comes after it is what comes at or after `position`: S3 leaves out the start.
+
+    No NUL is left: no key has one, and it is not allowed in the XML of an answer that repeats it.
+    """
     if position.endswith("\0"):
-        return position[:-1]
+        return position.rstrip("\0")
     # `a0`, the first position behind everything that starts with `a/`.
     return _filled(position[:-1] + "/")
 
