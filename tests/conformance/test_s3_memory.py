@@ -22,8 +22,8 @@ from tests.support.server_process import ServerProcess
 STREAMS = 4
 PART_BYTES = 16 * MIB
 STREAM_MIB = 96
-OTHER_BYTES = 14 * MIB
-"""What a stream takes beside parts: messages on their way, what waits for its hash, and the pieces it began with."""
+OTHER_BYTES = 16 * MIB
+"""What a stream takes beside parts, less than one: messages on their way, and what waits for its hash."""
 
 
 Act = Callable[[Any, str], None]
