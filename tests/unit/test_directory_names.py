@@ -90,11 +90,27 @@ def test_a_change_is_seen_also_where_somebody_has_set_the_time_back(place: Place
 
 
 def test_what_changed_a_moment_ago_is_not_trusted(place: Place) -> None:
-    place.now = place.changed_at() + SECOND
+    place.now = place.changed_at() + SECOND // 20
     place.read()
     place.readings()
     place.read()
     assert place.readings() == MANY
+
+
+@pytest.mark.parametrize(("seconds", "read_again"), [(2, MANY), (4, 0)])
+def test_on_a_file_system_with_coarse_times_it_takes_longer(place: Place, seconds: int, read_again: int) -> None:
+    class Coarse(CountingDisk):
+        def state(self, fd: int) -> tuple[tuple[int, int], tuple[int, int]]:
+            identity, (mtime_ns, ctime_ns) = super().state(fd)
+            return identity, (mtime_ns // SECOND * SECOND, ctime_ns // SECOND * SECOND)
+
+    place.disk = Coarse()
+    place.names = Names(place.disk, lambda: place.now)
+    place.now = place.changed_at() // SECOND * SECOND + seconds * SECOND
+    place.read()
+    place.readings()
+    place.read()
+    assert place.readings() == read_again
 
 
 def test_a_clock_that_is_behind_the_disk_is_not_trusted(place: Place) -> None:

@@ -36,6 +36,9 @@ class _OpenHow(ctypes.Structure):
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _TO_READ = _OpenHow(os.O_RDONLY | _OPEN_FLAGS, 0, _RESOLVE_NO_SYMLINKS)
 
+_TO_READ_POINTER = ctypes.byref(_TO_READ)
+_TO_READ_BYTES = ctypes.sizeof(_TO_READ)
+
 _syscall = getattr(ctypes.CDLL(None, use_errno=True), "syscall", None) if sys.platform == "linux" else None
 if _syscall is not None:
     _syscall.restype = ctypes.c_long
@@ -46,10 +49,10 @@ def _open_without_links(path: bytes, dir_fd: int) -> int:
     """Open a path for reading in one step, following no symbolic link anywhere on it. Raises `OSError`."""
     if _syscall is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    while (fd := int(_syscall(_OPENAT2, dir_fd, path, ctypes.byref(_TO_READ), ctypes.sizeof(_OpenHow)))) < 0:
+    while (fd := _syscall(_OPENAT2, dir_fd, path, _TO_READ_POINTER, _TO_READ_BYTES)) < 0:
         if (number := ctypes.get_errno()) != errno.EINTR:
             raise OSError(number, os.strerror(number))
-    return fd
+    return int(fd)
 
 
 def _has_openat2() -> bool:

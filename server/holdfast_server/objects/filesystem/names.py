@@ -18,9 +18,13 @@ _FEWEST_REMEMBERED = 256
 _MOST_REMEMBERED = 200_000
 """Names that are remembered in all: about 20 MB."""
 
-_SETTLED_NS = 2_000_000_000
-"""A directory's times have steps of some milliseconds: what changed just now can change again and show the same time.
-Only what was read this long after a change is trusted to show the next one."""
+_SECOND_NS = 1_000_000_000
+
+_SETTLED_NS = _SECOND_NS // 10
+_COARSE_SETTLED_NS = 3 * _SECOND_NS
+"""The times of a directory have steps, of up to 10 ms as a rule (the kernel's ticks), on some file systems of one or
+two seconds: what changed just now can change again and show the same time. Only what was read this long after a change
+is trusted to show the next one."""
 
 _MOST_READINGS = 8
 """How often names are read again while a directory changes: on some file systems a rename hides a name for a moment."""
@@ -55,7 +59,7 @@ class Names:
             if times == before:
                 break
         listed = sorted(filter(None, map(_text_of, names)))
-        if times == before and max(times) < self._clock() - _SETTLED_NS:
+        if times == before and max(times) < self._clock() - _settling_ns(times):
             self._remember(identity, times, listed)
         return listed
 
@@ -71,6 +75,10 @@ class Names:
     def _forget(self, identity: tuple[int, int]) -> None:
         if (known := self._remembered.pop(identity, None)) is not None:
             self._count -= len(known[1])
+
+
+def _settling_ns(times: tuple[int, int]) -> int:
+    return _SETTLED_NS if any(time_ns % _SECOND_NS for time_ns in times) else _COARSE_SETTLED_NS
 
 
 def _text_of(name: bytes) -> str:
