@@ -16,6 +16,9 @@ from tests.support import build_contexts
 from tests.support.dockerfiles import Instruction, Stage, read
 from tests.support.file_trees import Entry, FileTree
 
+_HOME = "/root"
+"""Of the user who builds, in every base image."""
+
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOT_IN_BASE = shutil.ignore_patterns("site-packages", "__pycache__", "test", "tests", "config-*", "idlelib", "*.a")
 _NETWORK = re.compile(
@@ -148,14 +151,16 @@ def _run(instruction: Instruction, image: Image) -> None:
     environment.pop("PIP_NO_CACHE_DIR", None)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pip"
     cache.mkdir(parents=True, exist_ok=True)
-    lent = {"/root/.config/pip": Path.home() / ".config/pip"}
+    lent = {f"{_HOME}/.config/pip": Path.home() / ".config/pip"}
     # What those variables name, and who resolves names, if that is not in `/etc`.
     for path in (*map(Path, network.values()), Path("/etc/resolv.conf").resolve()):
         if path.is_absolute() and path.exists() and path.parts[1] != "etc":
             folder = path if path.is_dir() else path.parent
             lent[str(folder)] = folder
     lent = {path: folder for path, folder in lent.items() if folder.is_dir()}
-    entry = Entry(image.user, environment, {"/root/.cache/pip": cache, **lent}, dict.fromkeys(lent, "ro"), tools=True)
+    entry = Entry(
+        image.user, environment, {f"{_HOME}/.cache/pip": cache, **lent}, dict.fromkeys(lent, "ro"), tools=True
+    )
     done = image.tree.run(["sh", "-c", f"cd {image.directory} && {instruction.text}"], entry)
     if done.returncode:
         raise BuildError(f"RUN {instruction.text}\n{done.stdout}\n{done.stderr}")
