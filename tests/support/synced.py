@@ -1,14 +1,32 @@
 """Directories of files, and the blobs that they became: made, read and damaged without the client."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 
+import holdfast
 from holdfast import Synced
 from tests.support.raw_blobs import entries, get, stub_of
 from tests.support.server_process import ServerProcess
+
+
+@contextmanager
+def emptied(server: ServerProcess) -> Iterator[holdfast.Blobs]:
+    """The blobs of a server: at first none."""
+    with holdfast.connect(server.address) as client:
+        keys = [entry.key for entry in client.blobs.list() if isinstance(entry, holdfast.BlobEntry)]
+        assert all(existed is True for existed in client.blobs.delete_many(keys))
+        yield client.blobs
+
+
+def empty_directory(parent: Path) -> Path:
+    """Make a directory to be synced."""
+    root = parent / "root"
+    root.mkdir()
+    return root
 
 
 def make_files(root: Path, files: dict[str, bytes]) -> None:

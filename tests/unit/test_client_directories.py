@@ -18,7 +18,7 @@ from holdfast.v1 import blob_store_pb2 as pb
 from tests.support.batch_store import BatchStore, serving
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
-from tests.support.synced import damage_record, make_files, outcomes, stored
+from tests.support.synced import damage_record, emptied, empty_directory, make_files, outcomes, stored
 
 _LARGE = MAX_SMALL_BYTES + 1
 
@@ -33,18 +33,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 @pytest.fixture
 def blobs(server: ServerProcess) -> Iterator[holdfast.Blobs]:
     """Its blobs: at first none."""
-    with holdfast.connect(server.address) as client:
-        keys = [entry.key for entry in client.blobs.list() if isinstance(entry, holdfast.BlobEntry)]
-        assert all(existed is True for existed in client.blobs.delete_many(keys))
-        yield client.blobs
+    with emptied(server) as blobs:
+        yield blobs
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """An empty directory."""
-    root = tmp_path / "root"
-    root.mkdir()
-    return root
+    return empty_directory(tmp_path)
 
 
 def calls(server: ServerProcess, before: int) -> Counter[str]:

@@ -11,13 +11,7 @@ import google_crc32c
 
 from holdfast_server.blobs.address import Address, BlobKey
 from holdfast_server.blobs.store import BlobStore, Put
-from holdfast_server.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    HoldfastError,
-    InvalidArgument,
-    Reason,
-)
+from holdfast_server.errors import Cancelled, DeadlineExceeded, HoldfastError, InvalidArgument, Reason
 from holdfast_server.objects.base import NO_ATTRIBUTES, OVERWRITE
 from holdfast_server.objects.body import Chunk, Declared
 from holdfast_server.objects.conditions import Condition
@@ -218,9 +212,10 @@ def _summed(chunk: Chunk) -> tuple[bytes, int]:
 
 
 def _without_repeated_keys(items: Sequence[PutItem | HoldfastError]) -> list[PutItem | HoldfastError]:
-    """Return the items, with an error in place of each whose key was named before: which came last would be open.
+    """Return the items, with an error in place of those whose key another one names: which came last would be open.
 
-    The same content may be there twice, since that is the same bytes; its key must not be named, too.
+    Of several that name one key the first stays. The same content may be there twice, since that is the same bytes, but
+    not where its key is named, too.
     """
     first_with_key: dict[BlobKey, int] = {}
     for position, item in enumerate(items):

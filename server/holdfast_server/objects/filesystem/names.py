@@ -16,7 +16,7 @@ _FEWEST_REMEMBERED = 256
 """Fewer names in a directory are read about as fast as they are found."""
 
 _MOST_REMEMBERED = 200_000
-"""Names that are remembered in all: about 20 MB."""
+"""Names that are remembered in all: about 20 MB of names of 40 characters."""
 
 _SECOND_NS = 1_000_000_000
 
