@@ -7,10 +7,14 @@ HoldfastError
 ├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
 ├── AlreadyExists            the name is taken: the etag and sha256 of what is there are in `details`
 ├── PreconditionFailed       read the fresh state first
+├── EpochTooOld              go on at a higher epoch: `next_epoch` in `details`, or read where a newer one is
+├── SealKeyUnavailable       an operator has to add the sealing key: nothing is damaged
 ├── ConditionUnsupported     do without: this store cannot keep the condition
 ├── ConcurrentModification   read the fresh state, and try again: others were at it too
 ├── ReadOnly                 an operator has to make the store writable
 ├── IntegrityFailed          the stored bytes are damaged: restore them from elsewhere
+│   ├── SealInvalid          the same, of a checkpoint: its seal does not fit. Fall back to an older epoch
+│   └── PointerInvalid       the same, of a room's pointer: it is damaged, rolled back, or names nothing
 ├── StorageFull              an operator has to make room
 ├── BackendRefused           an operator has to mend the backend's credentials or its bucket
 ├── Unavailable              try again, not before `retry_after_seconds`
@@ -56,6 +60,17 @@ class Reason(StrEnum):
     CONCURRENT_MODIFICATION = "CONCURRENT_MODIFICATION"
     READ_ONLY = "READ_ONLY"
     INTEGRITY_FAILED = "INTEGRITY_FAILED"
+    INVALID_ROOM = "INVALID_ROOM"
+    INVALID_EPOCH = "INVALID_EPOCH"
+    INVALID_WRITER = "INVALID_WRITER"
+    INVALID_RETENTION = "INVALID_RETENTION"
+    ROOM_NOT_FOUND = "ROOM_NOT_FOUND"
+    CHECKPOINT_NOT_FOUND = "CHECKPOINT_NOT_FOUND"
+    SNAPSHOT_NOT_FOUND = "SNAPSHOT_NOT_FOUND"
+    EPOCH_TOO_OLD = "EPOCH_TOO_OLD"
+    SEAL_KEY_UNAVAILABLE = "SEAL_KEY_UNAVAILABLE"
+    SEAL_INVALID = "SEAL_INVALID"
+    POINTER_INVALID = "POINTER_INVALID"
     BACKEND_AUTH = "BACKEND_AUTH"
     BUCKET_MISSING = "BUCKET_MISSING"
     BACKEND_UNAVAILABLE = "BACKEND_UNAVAILABLE"
@@ -113,6 +128,20 @@ class PreconditionFailed(HoldfastError):
     """If-match failed."""
 
 
+class EpochTooOld(HoldfastError):
+    """The epoch is below what the caller, or the room's past, asks for."""
+
+    def __init__(self, message: str, **details: str) -> None:
+        super().__init__(Reason.EPOCH_TOO_OLD, message, **details)
+
+
+class SealKeyUnavailable(HoldfastError):
+    """A sealing key is not in the key ring, or is retired there; or there is no ring. Not damage."""
+
+    def __init__(self, message: str, **details: str) -> None:
+        super().__init__(Reason.SEAL_KEY_UNAVAILABLE, message, **details)
+
+
 class ConditionUnsupported(HoldfastError):
     """This store cannot keep the condition that was asked for, and it is not pretended that it can."""
 
@@ -139,6 +168,21 @@ class IntegrityFailed(HoldfastError):
 
     def __init__(self, key: str, what: str) -> None:
         super().__init__(Reason.INTEGRITY_FAILED, f"key {key!r}: {what}", key=key)
+
+
+class SealInvalid(IntegrityFailed):
+    """What is stored under a sealed name is not what was sealed for it. `thing` names it, e.g. `room 'a', epoch 7`."""
+
+    def __init__(self, thing: str, what: str, **details: str) -> None:
+        HoldfastError.__init__(self, Reason.SEAL_INVALID, f"{thing}: {what}", **details)
+
+
+class PointerInvalid(IntegrityFailed):
+    """A room's pointer is damaged, was rolled back, or names nothing."""
+
+    def __init__(self, room_id: str, what: str, **details: str) -> None:
+        message = f"the latest pointer of room {room_id!r} {what}"
+        HoldfastError.__init__(self, Reason.POINTER_INVALID, message, room_id=room_id, **details)
 
 
 class StorageFull(HoldfastError):

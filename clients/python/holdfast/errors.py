@@ -8,10 +8,14 @@ HoldfastError
 ├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
 ├── AlreadyExists            the name is taken: `etag` and `sha256` (hex) of what is there are in `details`
 ├── PreconditionFailed       read the fresh state first
+├── EpochTooOld              go on at a higher epoch: `next_epoch`; or there is none as new as `min_epoch`
+├── SealKeyUnavailable       an operator has to add the sealing key: nothing is damaged
 ├── ConditionUnsupported     do without: this store cannot keep the condition
 ├── ConcurrentModification   read the fresh state, and try again: others were at it too
 ├── ReadOnly                 an operator has to make the store writable
 ├── IntegrityFailed          the bytes are damaged, at rest or on their way: they are not to be used
+│   ├── SealInvalid          the same, of a checkpoint: its seal does not fit. Fall back to an older epoch
+│   └── PointerInvalid       the same, of a room's pointer: it is damaged, rolled back, or names nothing
 ├── StorageFull              an operator has to make room
 ├── BackendRefused           an operator has to mend the backend's credentials or its bucket
 ├── Unavailable              try again, not before `retry_after_seconds`
@@ -87,6 +91,20 @@ class PreconditionFailed(HoldfastError):
     """If-match failed, or the blob changed while it was read."""
 
 
+class EpochTooOld(HoldfastError):
+    """The epoch is below what the caller, or the room's past, asks for."""
+
+    @property
+    def next_epoch(self) -> int | None:
+        """The epoch to go on at; None if the server did not say."""
+        epoch = self.details.get("next_epoch", "")
+        return int(epoch) if epoch.isdecimal() else None
+
+
+class SealKeyUnavailable(HoldfastError):
+    """A sealing key is not in the server's key ring, or is retired there; or it has no ring."""
+
+
 class ConditionUnsupported(HoldfastError):
     """The store cannot keep the condition that was asked for."""
 
@@ -101,6 +119,14 @@ class ReadOnly(HoldfastError):
 
 class IntegrityFailed(HoldfastError):
     """The bytes are not the bytes that were written: damaged at rest, or on their way."""
+
+
+class SealInvalid(IntegrityFailed):
+    """What is stored for a checkpoint or a snapshot is not what was sealed for it."""
+
+
+class PointerInvalid(IntegrityFailed):
+    """A room's latest pointer is damaged, was rolled back, or names nothing."""
 
 
 class StorageFull(HoldfastError):
@@ -173,6 +199,17 @@ CLASS_BY_REASON: dict[str, type[HoldfastError]] = {
     "CONCURRENT_MODIFICATION": ConcurrentModification,
     "READ_ONLY": ReadOnly,
     "INTEGRITY_FAILED": IntegrityFailed,
+    "INVALID_ROOM": InvalidArgument,
+    "INVALID_EPOCH": InvalidArgument,
+    "INVALID_WRITER": InvalidArgument,
+    "INVALID_RETENTION": InvalidArgument,
+    "ROOM_NOT_FOUND": NotFound,
+    "CHECKPOINT_NOT_FOUND": NotFound,
+    "SNAPSHOT_NOT_FOUND": NotFound,
+    "EPOCH_TOO_OLD": EpochTooOld,
+    "SEAL_KEY_UNAVAILABLE": SealKeyUnavailable,
+    "SEAL_INVALID": SealInvalid,
+    "POINTER_INVALID": PointerInvalid,
     "BACKEND_AUTH": BackendRefused,
     "BUCKET_MISSING": BackendRefused,
     "BACKEND_UNAVAILABLE": Unavailable,

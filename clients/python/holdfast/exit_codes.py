@@ -14,6 +14,7 @@ _EXIT_CODES: tuple[tuple[type[errors.HoldfastError], int], ...] = (
     (errors.NotFound, 3),
     (errors.AlreadyExists, 4),
     (errors.PreconditionFailed, 4),
+    (errors.EpochTooOld, 4),
     (errors.ConcurrentModification, 4),
     (errors.IntegrityFailed, 5),
     (errors.Unavailable, 6),

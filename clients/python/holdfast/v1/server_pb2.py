@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from holdfast.v1 import types_pb2 as holdfast_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18holdfast/v1/server.proto\x12\x0bholdfast.v1\x1a\x17holdfast/v1/types.proto\"\x16\n\x14GetServerInfoRequest\"\x7f\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x06limits\x18\x02 \x01(\x0b\x32\x19.holdfast.v1.ServerLimits\x12*\n\x08services\x18\x03 \x03(\x0b\x32\x18.holdfast.v1.ServiceInfo\"\xae\x02\n\x0cServerLimits\x12\x16\n\x0emax_blob_bytes\x18\x01 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x02 \x01(\x05\x12\x1c\n\x14\x64ownload_chunk_bytes\x18\x03 \x01(\x05\x12\x15\n\rmax_key_bytes\x18\x04 \x01(\x05\x12\x1d\n\x15max_key_segment_bytes\x18\x05 \x01(\x05\x12\x1a\n\x12max_metadata_bytes\x18\x06 \x01(\x05\x12\x15\n\rmax_page_size\x18\x07 \x01(\x05\x12\x1c\n\x14max_concurrent_calls\x18\x08 \x01(\x05\x12\x17\n\x0fmax_batch_items\x18\t \x01(\x05\x12\x17\n\x0fmax_batch_bytes\x18\n \x01(\x05\x12\x16\n\x0emax_find_items\x18\x0b \x01(\x05\"F\n\x0bServiceInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07\x62\x61\x63kend\x18\x02 \x01(\x0b\x32\x18.holdfast.v1.BackendInfo\"\x88\x02\n\x0b\x42\x61\x63kendInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\ndurability\x18\x02 \x01(\x0e\x32\x17.holdfast.v1.Durability\x12\x32\n\x0e\x63ondition_mode\x18\x03 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode\x12\x13\n\x0bnested_keys\x18\x04 \x01(\x08\x12\x10\n\x08store_id\x18\x05 \x01(\t\x12/\n\nconditions\x18\x06 \x01(\x0b\x32\x1b.holdfast.v1.ConditionModes\x12\x32\n\x10not_ready_reason\x18\x07 \x01(\x0e\x32\x18.holdfast.v1.ErrorReason\"\xbe\x01\n\x0e\x43onditionModes\x12\'\n\x03put\x18\x01 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode\x12-\n\tlarge_put\x18\x02 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode\x12*\n\x06\x64\x65lete\x18\x03 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode\x12(\n\x04\x63opy\x18\x04 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode*l\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x01\x12\x13\n\x0f\x44URABILITY_DISK\x10\x02\x12\x15\n\x11\x44URABILITY_REMOTE\x10\x03*\x86\x01\n\rConditionMode\x12\x1e\n\x1a\x43ONDITION_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONDITION_MODE_ATOMIC\x10\x01\x12\x1a\n\x16\x43ONDITION_MODE_CHECKED\x10\x02\x12\x1e\n\x1a\x43ONDITION_MODE_UNSUPPORTED\x10\x03\x32\x65\n\x06Server\x12[\n\rGetServerInfo\x12!.holdfast.v1.GetServerInfoRequest\x1a\".holdfast.v1.GetServerInfoResponse\"\x03\x90\x02\x01\x42\x42\n\x0bholdfast.v1B\x0bServerProtoP\x01Z\x16holdfast/v1;holdfastv1\xaa\x02\x0bHoldfast.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18holdfast/v1/server.proto\x12\x0bholdfast.v1\x1a\x17holdfast/v1/types.proto\"\x16\n\x14GetServerInfoRequest\"\x7f\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x06limits\x18\x02 \x01(\x0b\x32\x19.holdfast.v1.ServerLimits\x12*\n\x08services\x18\x03 \x03(\x0b\x32\x18.holdfast.v1.ServiceInfo\"\x82\x03\n\x0cServerLimits\x12\x16\n\x0emax_blob_bytes\x18\x01 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x02 \x01(\x05\x12\x1c\n\x14\x64ownload_chunk_bytes\x18\x03 \x01(\x05\x12\x15\n\rmax_key_bytes\x18\x04 \x01(\x05\x12\x1d\n\x15max_key_segment_bytes\x18\x05 \x01(\x05\x12\x1a\n\x12max_metadata_bytes\x18\x06 \x01(\x05\x12\x15\n\rmax_page_size\x18\x07 \x01(\x05\x12\x1c\n\x14max_concurrent_calls\x18\x08 \x01(\x05\x12\x17\n\x0fmax_batch_items\x18\t \x01(\x05\x12\x17\n\x0fmax_batch_bytes\x18\n \x01(\x05\x12\x16\n\x0emax_find_items\x18\x0b \x01(\x05\x12\x1c\n\x14max_checkpoint_bytes\x18\x0c \x01(\x03\x12\x19\n\x11max_room_id_bytes\x18\r \x01(\x05\x12\x19\n\x11max_watched_rooms\x18\x0e \x01(\x05\"F\n\x0bServiceInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07\x62\x61\x63kend\x18\x02 \x01(\x0b\x32\x18.holdfast.v1.BackendInfo\"\x88\x02\n\x0b\x42\x61\x63kendInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\ndurability\x18\x02 \x01(\x0e\x32\x17.holdfast.v1.Durability\x12\x32\n\x0e\x63ondition_mode\x18\x03 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode\x12\x13\n\x0bnested_keys\x18\x04 \x01(\x08\x12\x10\n\x08store_id\x18\x05 \x01(\t\x12/\n\nconditions\x18\x06 \x01(\x0b\x32\x1b.holdfast.v1.ConditionModes\x12\x32\n\x10not_ready_reason\x18\x07 \x01(\x0e\x32\x18.holdfast.v1.ErrorReason\"\xbe\x01\n\x0e\x43onditionModes\x12\'\n\x03put\x18\x01 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode\x12-\n\tlarge_put\x18\x02 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode\x12*\n\x06\x64\x65lete\x18\x03 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode\x12(\n\x04\x63opy\x18\x04 \x01(\x0e\x32\x1a.holdfast.v1.ConditionMode*l\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x01\x12\x13\n\x0f\x44URABILITY_DISK\x10\x02\x12\x15\n\x11\x44URABILITY_REMOTE\x10\x03*\x86\x01\n\rConditionMode\x12\x1e\n\x1a\x43ONDITION_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONDITION_MODE_ATOMIC\x10\x01\x12\x1a\n\x16\x43ONDITION_MODE_CHECKED\x10\x02\x12\x1e\n\x1a\x43ONDITION_MODE_UNSUPPORTED\x10\x03\x32\x65\n\x06Server\x12[\n\rGetServerInfo\x12!.holdfast.v1.GetServerInfoRequest\x1a\".holdfast.v1.GetServerInfoResponse\"\x03\x90\x02\x01\x42\x42\n\x0bholdfast.v1B\x0bServerProtoP\x01Z\x16holdfast/v1;holdfastv1\xaa\x02\x0bHoldfast.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\013holdfast.v1B\013ServerProtoP\001Z\026holdfast/v1;holdfastv1\252\002\013Holdfast.V1'
   _globals['_SERVER'].methods_by_name['GetServerInfo']._loaded_options = None
   _globals['_SERVER'].methods_by_name['GetServerInfo']._serialized_options = b'\220\002\001'
-  _globals['_DURABILITY']._serialized_start=1056
-  _globals['_DURABILITY']._serialized_end=1164
-  _globals['_CONDITIONMODE']._serialized_start=1167
-  _globals['_CONDITIONMODE']._serialized_end=1301
+  _globals['_DURABILITY']._serialized_start=1140
+  _globals['_DURABILITY']._serialized_end=1248
+  _globals['_CONDITIONMODE']._serialized_start=1251
+  _globals['_CONDITIONMODE']._serialized_end=1385
   _globals['_GETSERVERINFOREQUEST']._serialized_start=66
   _globals['_GETSERVERINFOREQUEST']._serialized_end=88
   _globals['_GETSERVERINFORESPONSE']._serialized_start=90
   _globals['_GETSERVERINFORESPONSE']._serialized_end=217
   _globals['_SERVERLIMITS']._serialized_start=220
-  _globals['_SERVERLIMITS']._serialized_end=522
-  _globals['_SERVICEINFO']._serialized_start=524
-  _globals['_SERVICEINFO']._serialized_end=594
-  _globals['_BACKENDINFO']._serialized_start=597
-  _globals['_BACKENDINFO']._serialized_end=861
-  _globals['_CONDITIONMODES']._serialized_start=864
-  _globals['_CONDITIONMODES']._serialized_end=1054
-  _globals['_SERVER']._serialized_start=1303
-  _globals['_SERVER']._serialized_end=1404
+  _globals['_SERVERLIMITS']._serialized_end=606
+  _globals['_SERVICEINFO']._serialized_start=608
+  _globals['_SERVICEINFO']._serialized_end=678
+  _globals['_BACKENDINFO']._serialized_start=681
+  _globals['_BACKENDINFO']._serialized_end=945
+  _globals['_CONDITIONMODES']._serialized_start=948
+  _globals['_CONDITIONMODES']._serialized_end=1138
+  _globals['_SERVER']._serialized_start=1387
+  _globals['_SERVER']._serialized_end=1488
 # @@protoc_insertion_point(module_scope)

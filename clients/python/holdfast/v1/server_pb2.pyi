@@ -144,6 +144,9 @@ class ServerLimits(_message.Message):
     MAX_BATCH_ITEMS_FIELD_NUMBER: _builtins.int
     MAX_BATCH_BYTES_FIELD_NUMBER: _builtins.int
     MAX_FIND_ITEMS_FIELD_NUMBER: _builtins.int
+    MAX_CHECKPOINT_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_ROOM_ID_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_WATCHED_ROOMS_FIELD_NUMBER: _builtins.int
     max_blob_bytes: _builtins.int
     """The largest blob, in bytes."""
     max_chunk_bytes: _builtins.int
@@ -166,6 +169,12 @@ class ServerLimits(_message.Message):
     """The most bytes of data in a batch."""
     max_find_items: _builtins.int
     """The most keys or digests in a FindMissingBlobs."""
+    max_checkpoint_bytes: _builtins.int
+    """The largest payload of a checkpoint or a snapshot, in bytes."""
+    max_room_id_bytes: _builtins.int
+    """The longest room id, in bytes of UTF-8."""
+    max_watched_rooms: _builtins.int
+    """The most rooms in a WatchCheckpoints."""
     def __init__(
         self,
         *,
@@ -180,10 +189,13 @@ class ServerLimits(_message.Message):
         max_batch_items: _builtins.int = ...,
         max_batch_bytes: _builtins.int = ...,
         max_find_items: _builtins.int = ...,
+        max_checkpoint_bytes: _builtins.int = ...,
+        max_room_id_bytes: _builtins.int = ...,
+        max_watched_rooms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["download_chunk_bytes", b"download_chunk_bytes", "max_batch_bytes", b"max_batch_bytes", "max_batch_items", b"max_batch_items", "max_blob_bytes", b"max_blob_bytes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_calls", b"max_concurrent_calls", "max_find_items", b"max_find_items", "max_key_bytes", b"max_key_bytes", "max_key_segment_bytes", b"max_key_segment_bytes", "max_metadata_bytes", b"max_metadata_bytes", "max_page_size", b"max_page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["download_chunk_bytes", b"download_chunk_bytes", "max_batch_bytes", b"max_batch_bytes", "max_batch_items", b"max_batch_items", "max_blob_bytes", b"max_blob_bytes", "max_checkpoint_bytes", b"max_checkpoint_bytes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_calls", b"max_concurrent_calls", "max_find_items", b"max_find_items", "max_key_bytes", b"max_key_bytes", "max_key_segment_bytes", b"max_key_segment_bytes", "max_metadata_bytes", b"max_metadata_bytes", "max_page_size", b"max_page_size", "max_room_id_bytes", b"max_room_id_bytes", "max_watched_rooms", b"max_watched_rooms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

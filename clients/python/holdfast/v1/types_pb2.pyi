@@ -107,6 +107,34 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: a blob does not fit into the answer to this batch any more. Ask for it in another one. Metadata:
     `size_bytes`.
     """
+    ERROR_REASON_INVALID_ROOM: _ErrorReason.ValueType  # 39
+    """INVALID_ARGUMENT: a room id breaks the rules for room ids."""
+    ERROR_REASON_INVALID_EPOCH: _ErrorReason.ValueType  # 40
+    """INVALID_ARGUMENT: an epoch is missing or negative."""
+    ERROR_REASON_INVALID_WRITER: _ErrorReason.ValueType  # 41
+    """INVALID_ARGUMENT: a writer id is too long or has characters outside printable ASCII."""
+    ERROR_REASON_INVALID_RETENTION: _ErrorReason.ValueType  # 42
+    """INVALID_ARGUMENT: what is to be kept is not said, or cannot be."""
+    ERROR_REASON_ROOM_NOT_FOUND: _ErrorReason.ValueType  # 43
+    """NOT_FOUND: the room has no checkpoint. Metadata: `room_id`; `next_epoch` if the room was deleted."""
+    ERROR_REASON_CHECKPOINT_NOT_FOUND: _ErrorReason.ValueType  # 44
+    """NOT_FOUND: the room has no checkpoint of this epoch. Metadata: `room_id`, `epoch`."""
+    ERROR_REASON_SNAPSHOT_NOT_FOUND: _ErrorReason.ValueType  # 45
+    """NOT_FOUND: the room is not hibernated. Metadata: `room_id`."""
+    ERROR_REASON_EPOCH_TOO_OLD: _ErrorReason.ValueType  # 46
+    """FAILED_PRECONDITION: there is no checkpoint as new as `min_epoch`; or the room was deleted at a higher epoch than the
+    one to be saved. Metadata: `room_id`, `latest_epoch`, and for a save `next_epoch`.
+    """
+    ERROR_REASON_SEAL_KEY_UNAVAILABLE: _ErrorReason.ValueType  # 47
+    """FAILED_PRECONDITION: the key of a seal is not in the server's key ring, or is retired there; or it has no ring. That
+    is no damage. An operator has to mend that. Metadata: `key_id`, where one is meant.
+    """
+    ERROR_REASON_SEAL_INVALID: _ErrorReason.ValueType  # 48
+    """DATA_LOSS: the seal of a checkpoint or snapshot does not fit its bytes, its room or its epoch. Metadata: `room_id`,
+    `epoch`.
+    """
+    ERROR_REASON_POINTER_INVALID: _ErrorReason.ValueType  # 49
+    """DATA_LOSS: a room's latest pointer is damaged, was rolled back, or names nothing. Metadata: `room_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the `reason` of the google.rpc.ErrorInfo (domain `holdfast`) in the error's details, there without
@@ -195,6 +223,34 @@ ERROR_REASON_BATCH_FULL: ErrorReason.ValueType  # 38
 """INVALID_ARGUMENT: a blob does not fit into the answer to this batch any more. Ask for it in another one. Metadata:
 `size_bytes`.
 """
+ERROR_REASON_INVALID_ROOM: ErrorReason.ValueType  # 39
+"""INVALID_ARGUMENT: a room id breaks the rules for room ids."""
+ERROR_REASON_INVALID_EPOCH: ErrorReason.ValueType  # 40
+"""INVALID_ARGUMENT: an epoch is missing or negative."""
+ERROR_REASON_INVALID_WRITER: ErrorReason.ValueType  # 41
+"""INVALID_ARGUMENT: a writer id is too long or has characters outside printable ASCII."""
+ERROR_REASON_INVALID_RETENTION: ErrorReason.ValueType  # 42
+"""INVALID_ARGUMENT: what is to be kept is not said, or cannot be."""
+ERROR_REASON_ROOM_NOT_FOUND: ErrorReason.ValueType  # 43
+"""NOT_FOUND: the room has no checkpoint. Metadata: `room_id`; `next_epoch` if the room was deleted."""
+ERROR_REASON_CHECKPOINT_NOT_FOUND: ErrorReason.ValueType  # 44
+"""NOT_FOUND: the room has no checkpoint of this epoch. Metadata: `room_id`, `epoch`."""
+ERROR_REASON_SNAPSHOT_NOT_FOUND: ErrorReason.ValueType  # 45
+"""NOT_FOUND: the room is not hibernated. Metadata: `room_id`."""
+ERROR_REASON_EPOCH_TOO_OLD: ErrorReason.ValueType  # 46
+"""FAILED_PRECONDITION: there is no checkpoint as new as `min_epoch`; or the room was deleted at a higher epoch than the
+one to be saved. Metadata: `room_id`, `latest_epoch`, and for a save `next_epoch`.
+"""
+ERROR_REASON_SEAL_KEY_UNAVAILABLE: ErrorReason.ValueType  # 47
+"""FAILED_PRECONDITION: the key of a seal is not in the server's key ring, or is retired there; or it has no ring. That
+is no damage. An operator has to mend that. Metadata: `key_id`, where one is meant.
+"""
+ERROR_REASON_SEAL_INVALID: ErrorReason.ValueType  # 48
+"""DATA_LOSS: the seal of a checkpoint or snapshot does not fit its bytes, its room or its epoch. Metadata: `room_id`,
+`epoch`.
+"""
+ERROR_REASON_POINTER_INVALID: ErrorReason.ValueType  # 49
+"""DATA_LOSS: a room's latest pointer is damaged, was rolled back, or names nothing. Metadata: `room_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
