@@ -14,13 +14,16 @@ from queue import SimpleQueue
 
 from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector, disable_created_metrics
 
-from holdfast.v1 import blob_store_pb2_grpc, server_pb2, server_pb2_grpc
+from holdfast.v1 import blob_store_pb2_grpc, checkpoint_store_pb2_grpc, server_pb2, server_pb2_grpc
 from holdfast_server import __version__, logs
 from holdfast_server.blobs.batches import MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_FIND_ITEMS, Batches
-from holdfast_server.blobs.lists import MAX_PAGE_SIZE
 from holdfast_server.blobs.service import SERVICE_NAME as BLOB_STORE
 from holdfast_server.blobs.service import BlobStoreService
 from holdfast_server.blobs.store import BlobStore
+from holdfast_server.checkpoint_assembly import FitnessWatch, checkpoint_parts, described
+from holdfast_server.checkpoints.names import MAX_ROOM_ID_BYTES
+from holdfast_server.checkpoints.service import SERVICE_NAME as CHECKPOINT_STORE
+from holdfast_server.checkpoints.watching import MAX_WATCHED_ROOMS
 from holdfast_server.config import Settings, split_address
 from holdfast_server.data_directory import DataDirectory, DataDirectoryError, open_data_directory
 from holdfast_server.errors import HoldfastError
@@ -31,6 +34,8 @@ from holdfast_server.objects.key import MAX_KEY_BYTES, MAX_SEGMENT_BYTES
 from holdfast_server.objects.measured import MeasuredStore, ObjectMetrics
 from holdfast_server.objects.registry import BACKENDS, BackendOptions
 from holdfast_server.objects.remote_metrics import RemoteMetrics
+from holdfast_server.objects.spool import Spool
+from holdfast_server.pages import MAX_PAGE_SIZE
 from holdfast_server.rpc.allocator import AllocatorOptions, tune
 from holdfast_server.rpc.handlers import CALL_FINISHED, LogCall, access_log
 from holdfast_server.rpc.probes import Probes
@@ -49,6 +54,8 @@ class App:
 
     rpc: RpcServer
     probes: Probes | None
+    end_watches: Callable[[], None]
+    """Ends the calls that would last for ever."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -78,6 +85,15 @@ def running(settings: Settings) -> Iterator[App]:
             service = BlobStoreService(blobs, Batches(blobs, workers))
             services[BLOB_STORE] = partial(blob_store_pb2_grpc.add_BlobStoreServicer_to_server, service)
 
+        checkpoints = None
+        if settings.checkpoint_store.enabled:
+            objects = stores.open_for(CHECKPOINT_STORE, settings.backend_of(settings.checkpoint_store.backend))
+            checkpoints = checkpoint_parts(settings, objects, stores.spool(), workers, stack)
+            services[CHECKPOINT_STORE] = partial(
+                checkpoint_store_pb2_grpc.add_CheckpointStoreServicer_to_server, checkpoints.service
+            )
+            stores.descriptions[CHECKPOINT_STORE] = described(objects.describe, checkpoints.fitness)
+
         info = ServerInfoService(__version__, _limits(settings), stores.descriptions)
         services[SERVER] = partial(server_pb2_grpc.add_ServerServicer_to_server, info)
 
@@ -89,9 +105,18 @@ def running(settings: Settings) -> Iterator[App]:
             _log_settings(settings, stores.descriptions)
             readiness = _Readiness(rpc, _addresses(settings, rpc, probes))
             rpc.announce([SERVER], serving=True)
+            if checkpoints is not None:
+                watch = FitnessWatch(
+                    checkpoints.fitness,
+                    lambda problem: rpc.withhold(CHECKPOINT_STORE, withheld=problem is not None),
+                )
+                stack.callback(watch.close)
+                watch.start()
             stores.start(readiness.tell)
+            if checkpoints is not None:
+                checkpoints.start()
             readiness.begin()
-            yield App(rpc, probes)
+            yield App(rpc, probes, _nothing if checkpoints is None else checkpoints.watches.close)
         finally:
             if not rpc.stop():
                 # A call hangs in the kernel, and may wake up: what it holds must stay open until the process ends.
@@ -119,7 +144,7 @@ def serve(settings: Settings) -> int:
             hurry.set()
 
         threading.Thread(target=second, name="second signal", daemon=True).start()
-        finished = _drain(app.rpc, settings, hurry)
+        finished = _drain(app, settings, hurry)
     _log.info("Server stopped", extra={"fields": {"all_calls_finished": finished}})
     if app.rpc.admission.at_work:
         logging.shutdown()
@@ -132,10 +157,16 @@ def _await_signal(signals: "SimpleQueue[int]") -> None:
     _log.info("Signal received", extra={"fields": {"signal": signal.Signals(number).name}})
 
 
-def _drain(rpc: RpcServer, settings: Settings, hurry: threading.Event) -> bool:
+def _nothing() -> None:
+    pass
+
+
+def _drain(app: App, settings: Settings, hurry: threading.Event) -> bool:
+    rpc = app.rpc
     rpc.announce_shutdown()
     _log.info("Draining", extra={"fields": {"calls_at_work": rpc.admission.at_work, "seconds": settings.drain_seconds}})
     hurry.wait(settings.drain_notice_seconds)
+    app.end_watches()
     finished = threading.Event()
 
     def drain() -> None:
@@ -154,15 +185,17 @@ class _Stores:
     def __init__(
         self, settings: Settings, directory: DataDirectory | None, registry: CollectorRegistry, stack: ExitStack
     ) -> None:
+        self._settings = settings
+        self._remote_metrics = RemoteMetrics(registry)
+        self._spool: Spool | None = None
         self._options = BackendOptions(
             memory_max_bytes=settings.memory.max_bytes,
             lock_timeout_seconds=settings.filesystem.lock_timeout_seconds,
-            spool_max_bytes=settings.spool_max_bytes,
-            remote_metrics=RemoteMetrics(registry),
+            remote_metrics=self._remote_metrics,
             objects_dir=None if directory is None else directory.objects,
             store_id="" if directory is None else directory.store_id,
             s3=settings.s3_options,
-            spool_dir=settings.spool_dir,
+            open_spool=self.spool,
         )
         self._metrics = ObjectMetrics(registry)
         self._stack = stack
@@ -183,6 +216,17 @@ class _Stores:
         self._users.setdefault(backend, []).append(service)
         self.descriptions[service] = self._open[backend].describe
         return self._open[backend]
+
+    def spool(self) -> Spool:
+        """Return where bytes wait that must be known whole; all share its room."""
+        if self._spool is None:
+            try:
+                self._spool = Spool(self._settings.spool_dir, self._settings.spool_max_bytes)
+            except OSError as error:
+                raise DataDirectoryError(f"{error.strerror}") from error
+            spool = self._spool
+            self._remote_metrics.watch_spool(lambda: spool.used_bytes)
+        return self._spool
 
     def start(self, tell: Callable[[Sequence[str], HoldfastError | None], None]) -> None:
         """Start all of them; `tell` hears which services can or cannot be used."""
@@ -251,6 +295,9 @@ def _limits(settings: Settings) -> server_pb2.ServerLimits:
         max_batch_items=MAX_BATCH_ITEMS,
         max_batch_bytes=MAX_BATCH_BYTES,
         max_find_items=MAX_FIND_ITEMS,
+        max_checkpoint_bytes=settings.checkpoint_store.max_checkpoint_bytes,
+        max_room_id_bytes=MAX_ROOM_ID_BYTES,
+        max_watched_rooms=MAX_WATCHED_ROOMS,
     )
 
 

@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast_server.checkpoints.key_file import FILE_NAME, UNFINISHED
 from holdfast_server.objects.filesystem.disk import make_directory, sync_directory
 from holdfast_server.objects.marker import NAME, MarkerError, new_marker, store_id_in
 
-_HARMLESS = frozenset({"lost+found"})
-"""What a new file system holds by itself."""
+_HARMLESS = frozenset({"lost+found", FILE_NAME})
+"""What a new file system holds by itself, and the sealing keys, which may be made before the first start."""
 
 
 _LEFT_BY_A_START = re.compile(r"store\.[0-9a-f]{32}|store")
@@ -83,7 +84,7 @@ def _foreign(path: Path) -> str:
             strange = [inner.name for inner in entry.iterdir() if not _LEFT_BY_A_START.fullmatch(inner.name)]
             if strange:
                 return f"holdfast/{strange[0]}"
-        elif entry.name not in _HARMLESS:
+        elif entry.name not in _HARMLESS and not UNFINISHED.fullmatch(entry.name):
             return entry.name
     return ""
 

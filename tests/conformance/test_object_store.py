@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import google_crc32c
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -38,7 +39,7 @@ from holdfast_server.objects.info import Attributes
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.measured import MeasuredStore, ObjectMetrics
 from holdfast_server.objects.memory import MemoryStore
-from holdfast_server.objects.ranges import ByteRange, Suffix
+from holdfast_server.objects.ranges import MAX_TAIL_BYTES, ByteRange, Suffix, Tail
 from tests.support.infos import alike
 from tests.support.s3_stores import OpenedStore
 from tests.support.samples import sample
@@ -287,6 +288,61 @@ class TestRanges:
     def test_an_empty_object_has_no_byte(self, store: ObjectStore, wanted: ByteRange | Suffix) -> None:
         with pytest.raises(RangeNotSatisfiable):
             store.get(ObjectKey("empty"), wanted)
+
+
+class TestTails:
+    TAIL = 4096
+    SIZES = (
+        *(0, 1, TAIL - 1, TAIL, TAIL + 1),
+        *(PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, PIECE_BYTES + TAIL - 1, PIECE_BYTES + TAIL),
+        # On S3 larger ones have sums behind each piece, the short last one included.
+        *(5 * PIECE_BYTES, 5 * PIECE_BYTES + 1, 5 * PIECE_BYTES + TAIL, 6 * PIECE_BYTES - 1, 6 * PIECE_BYTES),
+    )
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_a_tail_is_the_end_of_what_was_put_in_one_chunk(self, store: ObjectStore, size: int) -> None:
+        data = sample(size)
+        info = store.put(KEY, Body.of(data))
+        for length in (1, self.TAIL, MAX_TAIL_BYTES):
+            with store.get(KEY, Tail(length)) as reader:
+                chunks = list(reader)
+                assert alike(reader.info, info)
+            expected = data[-length:]
+            assert [chunk.data for chunk in chunks] == ([expected] if expected else [])
+            assert all(chunk.crc32c in {None, google_crc32c.value(expected)} for chunk in chunks)
+            assert (reader.extent.offset, reader.extent.length) == (size - len(expected), len(expected))
+
+    def test_the_tail_of_a_missing_key_is_not_found(self, store: ObjectStore) -> None:
+        with pytest.raises(ObjectNotFound):
+            store.get(KEY, Tail(self.TAIL))
+
+    def test_a_tail_can_be_pinned(self, store: ObjectStore) -> None:
+        old = store.put(KEY, Body.of(sample(self.TAIL)))
+        new = store.put(KEY, Body.of(b"new"))
+        assert read(store.get(KEY, Tail(2), condition=IfMatch(new.etag))) == b"ew"
+        with pytest.raises(PreconditionFailed):
+            store.get(KEY, Tail(2), condition=IfMatch(old.etag))
+
+    def test_a_tail_is_of_what_was_opened_whatever_comes_meanwhile(self, store: ObjectStore) -> None:
+        store.put(KEY, Body.of(sample(self.TAIL)))
+        with store.get(KEY, Tail(10)) as reader:
+            store.put(KEY, Body.of(b"new"))
+            assert b"".join(chunk.data for chunk in reader) == sample(self.TAIL)[-10:]
+
+    @pytest.mark.parametrize("length", [0, -1, MAX_TAIL_BYTES + 1])
+    def test_a_tail_has_a_length_that_can_be_held(self, length: int) -> None:
+        with pytest.raises(ValueError, match=f"length {length} is not from 1 to {MAX_TAIL_BYTES}"):
+            Tail(length)
+
+
+class TestNow:
+    def test_what_was_put_just_now_has_the_time_that_it_is(self, store: ObjectStore) -> None:
+        for _ in range(2):
+            info = store.put(KEY, Body.of(b"data"))
+            now = store.now()
+            assert now.tzinfo is not None
+            assert abs(now - info.update_time) < timedelta(seconds=2)
+            assert abs(now - store.stat(KEY).update_time) < timedelta(seconds=2)
 
 
 class TestConditions:

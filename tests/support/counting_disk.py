@@ -7,7 +7,7 @@ from holdfast_server.objects.filesystem.disk import Disk
 
 
 class CountingDisk(Disk):
-    """Counts system calls, and the names that were read from directories: each of these is work, too.
+    """Counts system calls, and what was read: the names in directories, each of which is work, too, and bytes.
 
     `fsync` is counted and not done.
     """
@@ -15,9 +15,16 @@ class CountingDisk(Disk):
     def __init__(self) -> None:
         self.calls = 0
         self.names_read = 0
+        self.bytes_read = 0
 
     def fsync(self, _fd: int) -> None:
         """Do nothing: what is counted need not last."""
+
+    def read(self, fd: int, length: int, offset: int) -> bytes:
+        """Return bytes of a file, counted."""
+        data = super().read(fd, length, offset)
+        self.bytes_read += len(data)
+        return data
 
     def names(self, dir_fd: int) -> list[bytes]:
         """Return the names in a directory, counted."""

@@ -27,6 +27,8 @@ class HttpUpstream(ThreadingHTTPServer):
         """The client's address of each request."""
         self.hosts: list[str | None] = []
         """The `Host` header of each request."""
+        self.date = ""
+        """What answers have for `Date`; empty: the time."""
         self.address = f"127.0.0.1:{self.server_port}"
         self.connections: list[socket.socket] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
@@ -92,6 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_expect_100(self) -> bool:
         return self.path.startswith("/refused") or super().handle_expect_100()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return self.server.date or super().date_time_string(timestamp)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the name is the library's)
         pass

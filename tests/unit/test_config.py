@@ -39,6 +39,41 @@ def test_the_spool_is_in_the_data_directory_or_where_the_system_has_temporary_fi
     assert config.load({"data_dir": tmp_path}).spool_dir == Path("/elsewhere")
 
 
+def test_the_key_ring_is_in_the_data_directory_or_where_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.load({}).checkpoint_store.key_ring is None
+    assert config.load({"data_dir": tmp_path}).checkpoint_store.key_ring == tmp_path / "keys.json"
+    monkeypatch.setenv("HOLDFAST_CHECKPOINT_STORE__KEY_RING", "")
+    assert config.load({"data_dir": tmp_path}).checkpoint_store.key_ring == tmp_path / "keys.json"
+    monkeypatch.setenv("HOLDFAST_CHECKPOINT_STORE__KEY_RING", "/run/secrets/keys.json")
+    for flags in ({}, {"data_dir": tmp_path}):
+        settings = config.load(flags)
+        assert settings.checkpoint_store.key_ring == Path("/run/secrets/keys.json")
+        assert settings.checkpoint_store.enabled
+
+
+def test_checkpoints_have_a_backend_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_CHECKPOINT_STORE__BACKEND", "memory")
+    settings = config.load({"data_dir": tmp_path})
+    assert settings.backend_of(settings.checkpoint_store.backend) == "memory"
+    assert settings.backend_of(settings.blob_store.backend) == "filesystem"
+
+
+def test_checkpoints_may_be_kept_for_ten_years(monkeypatch: pytest.MonkeyPatch) -> None:
+    ten_years = 10 * 365.2 * 86_400
+    monkeypatch.setenv("HOLDFAST_CHECKPOINT_STORE__KEEP_SECONDS", str(ten_years))
+    monkeypatch.setenv("HOLDFAST_CHECKPOINT_STORE__TOMBSTONE_SECONDS", str(ten_years))
+    settings = config.load({}).checkpoint_store
+    assert (settings.keep_seconds, settings.tombstone_seconds) == (ten_years, ten_years)
+
+
+def test_a_default_is_shown_with_all_its_digits() -> None:
+    shown = {setting.name: setting.default for setting in config.describe()}
+    assert shown["checkpoint_store.tombstone_seconds"] == "1209600"
+    assert shown["checkpoint_store.watch_interval_seconds"] == "5"
+
+
 def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "holdfast.toml"
     file.write_text('http = "127.0.0.1:1"\ndrain_seconds = 1\nlog_level = "error"\n[memory]\nmax_bytes = 5000\n')
@@ -80,7 +115,18 @@ def test_lists_are_separated_by_commas_in_variables(monkeypatch: pytest.MonkeyPa
         ("HOLDFAST_FILESYSTEM__LOCK_TIMEOUT_SECONDS", "86401", "filesystem.lock_timeout_seconds"),
         ("HOLDFAST_BLOB_STORE__BACKEND", "tape", "blob_store.backend"),
         ("HOLDFAST_BLOB_STORE__BACKEND", "filesystem", "data_dir"),
+        ("HOLDFAST_BLOB_STORE__BACKEND", "s3", "blob_store.backend: 's3' needs"),
         ("HOLDFAST_BLOB_STORE__COLOUR", "red", "blob_store.colour"),
+        ("HOLDFAST_CHECKPOINT_STORE__BACKEND", "tape", "checkpoint_store.backend"),
+        ("HOLDFAST_CHECKPOINT_STORE__BACKEND", "filesystem", "checkpoint_store.backend: 'filesystem' needs data_dir"),
+        ("HOLDFAST_CHECKPOINT_STORE__BACKEND", "s3", "checkpoint_store.backend: 's3' needs"),
+        ("HOLDFAST_CHECKPOINT_STORE__MAX_CHECKPOINT_BYTES", "0", "checkpoint_store.max_checkpoint_bytes"),
+        ("HOLDFAST_CHECKPOINT_STORE__LOAD_MEMORY_BYTES", "-1", "checkpoint_store.load_memory_bytes"),
+        ("HOLDFAST_CHECKPOINT_STORE__KEEP_LAST", "-1", "checkpoint_store.keep_last"),
+        ("HOLDFAST_CHECKPOINT_STORE__KEEP_SECONDS", "316000000", "checkpoint_store.keep_seconds"),
+        ("HOLDFAST_CHECKPOINT_STORE__TOMBSTONE_SECONDS", "-1", "checkpoint_store.tombstone_seconds"),
+        ("HOLDFAST_CHECKPOINT_STORE__WATCH_INTERVAL_SECONDS", "0", "checkpoint_store.watch_interval_seconds"),
+        ("HOLDFAST_CHECKPOINT_STORE__PRUNE_INTERVAL_SECONDS", "0", "checkpoint_store.prune_interval_seconds"),
         ("HOLDFAST_BLOB_STORE", "red", "blob_store"),
         ("HOLDFAST_SPOOL_MAX_BYTES", "0", "spool_max_bytes"),
         ("HOLDFAST_CONFIG", "/no/such/file.toml", "file.toml"),

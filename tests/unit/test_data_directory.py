@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast_server.data_directory import DataDirectoryError, open_data_directory
+from holdfast_server.data_directory import DataDirectoryError, is_new, open_data_directory
 
 
 def test_a_missing_directory_is_made_and_keeps_its_id(tmp_path: Path) -> None:
@@ -38,6 +38,15 @@ def test_a_foreign_directory_is_left_alone(tmp_path: Path) -> None:
 def test_a_fresh_file_system_is_taken(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     open_data_directory(tmp_path)
+
+
+def test_one_with_nothing_but_sealing_keys_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text("keys")
+    (tmp_path / f"keys.json.{'0123456789abcdef' * 2}").touch()
+    assert is_new(tmp_path)
+    open_data_directory(tmp_path)
+    assert (tmp_path / "keys.json").read_text() == "keys"
+    assert not is_new(tmp_path)
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast_server.blobs import page_token
+from holdfast_server import page_token
 from holdfast_server.errors import InvalidArgument, Reason
 
 QUERY = ("prefix", "/", "after")

@@ -94,6 +94,13 @@ def test_every_setting_arrives(load: Load) -> None:
     )
 
 
+def test_a_single_writer_is_told_of_and_nobody_is_taken_for_one(load: Load) -> None:
+    for text, expected in (("true", True), ("false", False), (None, False)):
+        settings = load(WHOLE if text is None else {**WHOLE, "HOLDFAST_S3__SINGLE_WRITER": text})
+        assert settings.s3 is not None
+        assert settings.s3.single_writer is expected
+
+
 def test_the_file_and_the_variables_make_one_section_and_the_variables_win(load: Load, tmp_path: Path) -> None:
     file = tmp_path / "holdfast.toml"
     file.write_text('[s3]\nendpoint = "http://minio:9000"\nbucket = "of-the-file"\naccess_key = "own-key"\n')

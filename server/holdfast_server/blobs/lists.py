@@ -2,17 +2,12 @@
 
 from dataclasses import dataclass
 
-from holdfast_server.blobs import page_token
+from holdfast_server import page_token
 from holdfast_server.blobs.address import RESERVED_PREFIXES
 from holdfast_server.errors import InvalidArgument, Reason
 from holdfast_server.objects.base import CommonPrefix, Entry, ListQuery, ObjectStore
 from holdfast_server.objects.key import check_text
-
-DEFAULT_PAGE_SIZE = 1000
-MAX_PAGE_SIZE = 10_000
-
-_PAGE_BYTES = 1 << 20
-"""A page ends at about 1 MiB, so that its message stays far below every client's limit of 4 MiB."""
+from holdfast_server.pages import PAGE_BYTES, checked_page_size
 
 _ENTRY_BYTES = 80
 """About what an entry takes on the wire beside its key."""
@@ -39,9 +34,7 @@ class BlobQuery:
         if self.delimiter not in ("", "/"):
             message = f"delimiter {self.delimiter[:80]!r} is neither empty nor '/'"
             raise InvalidArgument(Reason.INVALID_DELIMITER, "delimiter", message)
-        if not 0 <= self.page_size <= MAX_PAGE_SIZE:
-            message = f"page_size {self.page_size} is not between 0 and {MAX_PAGE_SIZE}"
-            raise InvalidArgument(Reason.INVALID_PAGE_SIZE, "page_size", message)
+        checked_page_size(self.page_size)
 
     @property
     def first_after(self) -> str:
@@ -65,11 +58,11 @@ def page_of(objects: ObjectStore, query: BlobQuery) -> BlobPage:
     found = objects.list(ListQuery(query.prefix, after, bool(query.delimiter), RESERVED_PREFIXES))
     entries: list[Entry] = []
     common_prefixes: list[str] = []
-    room = query.page_size or DEFAULT_PAGE_SIZE
+    room = checked_page_size(query.page_size)
     size = 0
     last = ""
     for item in found:
-        if room == 0 or size > _PAGE_BYTES:
+        if room == 0 or size > PAGE_BYTES:
             return BlobPage(entries, common_prefixes, page_token.encode(binding, last))
         if isinstance(item, CommonPrefix):
             common_prefixes.append(item.name)

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from itertools import chain
 from typing import Protocol
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1.types_pb2 import ByteRange as ByteRangeMessage
@@ -23,15 +21,13 @@ from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.ranges import ByteRange, Extent, Range, Suffix
 from holdfast_server.rpc.batches import MAX_ANSWER_BYTES, Statuses, check_count, each
 from holdfast_server.rpc.framing import frame_other_result, frame_result
+from holdfast_server.rpc.timestamps import timestamp
 from holdfast_server.rpc.uploads import summed
 
 MAX_FIND_BYTES = 2 << 20
 
 MAX_PUT_BYTES = 15 << 17
 """1.875 MiB: the answer repeats what is said of each blob, adds less than 128 bytes to it, and stays below 2 MiB."""
-
-_NANOSECONDS = 1000
-"""Of a microsecond."""
 
 _LAYOUTS = {
     pb.CONTENT_LAYOUT_UNSPECIFIED: Layout.HEX,
@@ -212,7 +208,7 @@ def info(found: ObjectInfo, extent: Extent | None = None) -> pb.BlobInfo:
         sha256=found.sha256,
         content_type=found.attributes.content_type,
         metadata=found.attributes.metadata,
-        update_time=_timestamp(found.update_time),
+        update_time=timestamp(found.update_time),
         range=None if extent is None else ByteRangeMessage(offset=extent.offset, length=extent.length),
     )
 
@@ -223,7 +219,7 @@ def entry(listed: Entry) -> pb.BlobEntry:
         return pb.BlobEntry(key=listed.name, damaged=True)
     record = listed.record
     return pb.BlobEntry(
-        key=listed.name, size_bytes=record.size_bytes, etag=record.etag, update_time=_timestamp(record.update_time)
+        key=listed.name, size_bytes=record.size_bytes, etag=record.etag, update_time=timestamp(record.update_time)
     )
 
 
@@ -298,7 +294,3 @@ def _add_statuses(answer_bytes: int, messages: Iterable[_Result], results: Seque
     for message, result in zip(messages, results, strict=True):
         if isinstance(result, HoldfastError):
             message.status.CopyFrom(statuses.of(result))
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    return Timestamp(seconds=int(moment.timestamp()), nanos=moment.microsecond * _NANOSECONDS)

@@ -62,6 +62,6 @@ def _described(name: str, field: FieldInfo) -> Described:
     elif isinstance(default, bool):
         text = str(default).lower()
     else:
-        text = f"{default:g}" if isinstance(default, float) else str(default)
+        text = f"{default:.12g}" if isinstance(default, float) else str(default)
     variable = ENV_PREFIX + name.replace(".", "__").upper()
     return Described(name, variable, text, field.description or "")

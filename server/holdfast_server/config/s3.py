@@ -48,6 +48,11 @@ class S3Settings(Section):
         default=None, description="TLS: `true` or `false`; without it as the endpoint's URL says, or else `true`."
     )
     create_bucket: bool = Field(default=_S3.create_bucket, description="Create the bucket if it is missing.")
+    single_writer: bool = Field(
+        default=False,
+        description="Serve CheckpointStore also on a store without conditional puts: only where one server at a time "
+        "writes.",
+    )
     part_bytes: int = Field(
         default=_S3.part_bytes,
         ge=5 << 20,

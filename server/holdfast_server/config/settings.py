@@ -14,11 +14,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from holdfast_server.checkpoints.key_file import FILE_NAME
 from holdfast_server.config.s3 import S3Settings
 from holdfast_server.config.sections import (
     AllocatorSettings,
     BackendName,
     BlobStoreSettings,
+    CheckpointStoreSettings,
     FilesystemSettings,
     MemorySettings,
     RpcSettings,
@@ -78,6 +80,7 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field(default="text", description="`text` for people, `json` for machines.")
     blob_store: BlobStoreSettings = BlobStoreSettings()
+    checkpoint_store: CheckpointStoreSettings = CheckpointStoreSettings()
     memory: MemorySettings = MemorySettings()
     filesystem: FilesystemSettings = FilesystemSettings()
     s3: S3Settings | None = Field(default=None, description="S3; with any of it the common backend is `s3`.")
@@ -169,10 +172,19 @@ def _load(flags: dict[str, Any], path: Path | None, *, with_variables: bool) -> 
     except (SettingsError, ValueError) as error:  # no section, no TOML, or only a part of S3
         raise ConfigError(str(error)) from None
     spool_dir = sourced.spool_dir or (sourced.data_dir and sourced.data_dir / "spool")
-    settings = sourced.model_copy(update={"s3": s3, "spool_dir": spool_dir})
-    own = settings.blob_store.backend
-    if own == "filesystem" and settings.data_dir is None:
-        raise ConfigError("setting blob_store.backend: 'filesystem' needs data_dir")
-    if own == "s3" and settings.s3 is None:
-        raise ConfigError("setting blob_store.backend: 's3' needs the section s3: s3.bucket and what goes with it")
+    key_ring = sourced.checkpoint_store.key_ring or (sourced.data_dir and sourced.data_dir / FILE_NAME)
+    checkpoint_store = sourced.checkpoint_store.model_copy(update={"key_ring": key_ring})
+    settings = sourced.model_copy(update={"s3": s3, "spool_dir": spool_dir, "checkpoint_store": checkpoint_store})
+    for name, own in (
+        ("blob_store", settings.blob_store.backend),
+        ("checkpoint_store", settings.checkpoint_store.backend),
+    ):
+        _check_backend(name, own, settings)
     return settings
+
+
+def _check_backend(service: str, own: BackendName | None, settings: Settings) -> None:
+    if own == "filesystem" and settings.data_dir is None:
+        raise ConfigError(f"setting {service}.backend: 'filesystem' needs data_dir")
+    if own == "s3" and settings.s3 is None:
+        raise ConfigError(f"setting {service}.backend: 's3' needs the section s3: s3.bucket and what goes with it")

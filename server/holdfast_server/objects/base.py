@@ -140,7 +140,7 @@ Listener = Callable[[HoldfastError | None], None]
 
 
 class ObjectReader(ABC):
-    """An open object: its info, and the verified bytes of the range asked for.
+    """An open object: its info, and the verified bytes of the range asked for; of a `Tail` they are unverified.
 
     It goes on reading the object that it opened, whatever happens under the key meanwhile. A context manager; iterate
     it once.
@@ -154,7 +154,8 @@ class ObjectReader(ABC):
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the bytes in order, at most 1 MiB at a time, each verified before it is yielded.
 
-        Raises `IntegrityFailed` at the first byte that is not what was written.
+        Raises `IntegrityFailed` at the first byte that is not what was written. A `Tail` comes in one chunk, as it is
+        stored.
         """
 
     @abstractmethod
@@ -192,6 +193,13 @@ class ObjectStore(ABC):
         """
 
     @abstractmethod
+    def now(self) -> datetime:
+        """Return the time, with time zone, by the clock that `update_time`s are told by: the store's own.
+
+        Raises `Unavailable` if that cannot be had.
+        """
+
+    @abstractmethod
     def put(
         self,
         name: ObjectKey | NamedByContent,
@@ -208,7 +216,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def get(self, key: ObjectKey, wanted: Range = WHOLE, *, condition: Condition = OVERWRITE) -> ObjectReader:
-        """Open an object for reading.
+        """Open an object for reading. Of a `Tail` no more than its bytes is read, beside what tells where they are.
 
         Raises `ObjectNotFound`, `RangeNotSatisfiable`, or `PreconditionFailed` where an `IfMatch` does not hold.
         """

@@ -64,7 +64,7 @@ class Digests:
     """CRC-32C of each 1 MiB piece in order, as unsigned 32-bit numbers."""
 
 
-class _Sha256:
+class Sha256:
     """SHA-256 of pieces; from the second piece on by a thread of its own, so that it overlaps with disk and network."""
 
     def __init__(self) -> None:
@@ -74,6 +74,7 @@ class _Sha256:
         self._held: bytes | None = None
 
     def update(self, piece: bytes) -> None:
+        """Take the next piece."""
         if self._pieces is not None:
             self._pieces.put(piece)
         elif self._held is None:
@@ -142,7 +143,7 @@ class Body:
         SIZE_MISMATCH, CHECKSUM_MISMATCH), `InvalidArgument` (TOO_LARGE), and whatever the parts raise.
         """
         crcs = self.piece_crc32c
-        sha256 = _Sha256()
+        sha256 = Sha256()
         trailer: Declared | None = None
         try:
             cutter = _Cutter()

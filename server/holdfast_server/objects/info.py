@@ -64,7 +64,7 @@ class ObjectInfo:
     """Opaque, another one whenever the bytes change. Memory and files give every put one; S3's may be the same for the
     same bytes."""
     sha256: bytes
-    """Of the whole object, 32 bytes."""
+    """Of the whole object, 32 bytes. Empty: not known, of what others wrote; only where a store adopts that."""
     attributes: Attributes
     update_time: datetime
     """When it was stored under this key, by the backend's clock, with time zone."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from types import TracebackType
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -92,6 +93,10 @@ class MeasuredStore(ObjectStore):
     def start(self, listener: Listener) -> None:
         """Start the measured store."""
         self._store.start(listener)
+
+    def now(self) -> datetime:
+        """Return the measured store's time; that is not counted."""
+        return self._store.now()
 
     def put(
         self,

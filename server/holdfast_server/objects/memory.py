@@ -34,8 +34,8 @@ from holdfast_server.objects.conditions import Condition
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.listing import Roller, first_position
-from holdfast_server.objects.ranges import Extent, Range
-from holdfast_server.objects.reading import verified_chunks
+from holdfast_server.objects.ranges import Extent, Range, Tail
+from holdfast_server.objects.reading import TailReader, pieces_touched, verified_chunks
 
 DEFAULT_MAX_BYTES = 1 << 30
 
@@ -101,6 +101,10 @@ class MemoryStore(ObjectStore):
         """Tell that the backend can be used."""
         listener(None)
 
+    def now(self) -> datetime:
+        """Return this machine's time."""
+        return datetime.now(UTC)
+
     def put(
         self,
         name: ObjectKey | NamedByContent,
@@ -139,7 +143,11 @@ class MemoryStore(ObjectStore):
         """Open an object; see `ObjectStore.get`."""
         found = self._find(key)
         condition.check(key, found.info)
-        return _Reader(found, wanted.of(found.info.size_bytes))
+        extent = wanted.of(found.info.size_bytes)
+        if isinstance(wanted, Tail):
+            touched = b"".join(found.pieces[number] for number in pieces_touched(extent))
+            return TailReader(found.info, extent, touched[len(touched) - extent.length :])
+        return _Reader(found, extent)
 
     def stat(self, key: ObjectKey) -> ObjectInfo:
         """Tell what is known of an object; see `ObjectStore.stat`."""

@@ -79,4 +79,28 @@ class Suffix:
         return Extent(size_bytes - length, length)
 
 
-Range = Whole | ByteRange | Suffix
+MAX_TAIL_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last `length` bytes as they are stored, unverified; more than there are is clamped.
+
+    For what carries a cryptographic check of its own at its end: nothing else is read, where a `Suffix` costs the
+    whole pieces of 1 MiB that it touches. Raises `ValueError` unless the length is from 1 to `MAX_TAIL_BYTES`.
+    """
+
+    length: int
+
+    def __post_init__(self) -> None:
+        """Check the rule that holds for every object."""
+        if not 0 < self.length <= MAX_TAIL_BYTES:
+            raise ValueError(f"length {self.length} is not from 1 to {MAX_TAIL_BYTES}")
+
+    def of(self, size_bytes: int) -> Extent:
+        """Return the bytes meant in an object of this size."""
+        length = min(self.length, size_bytes)
+        return Extent(size_bytes - length, length)
+
+
+Range = Whole | ByteRange | Suffix | Tail

@@ -1,11 +1,13 @@
-"""Bytes on their way out of a store: the pieces that a range touches, verified, and cut to the range."""
+"""Bytes on their way out of a store: the pieces that a range touches, verified, and cut to the range; or a tail."""
 
 from collections.abc import Callable, Iterator
 
 import google_crc32c
 
 from holdfast_server.errors import IntegrityFailed
+from holdfast_server.objects.base import ObjectReader
 from holdfast_server.objects.body import PIECE_BYTES, Chunk
+from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import Extent
 
@@ -43,6 +45,28 @@ def verified_chunks(
 
 def _is_whole(piece: bytes, length: int, crc: int) -> bool:
     return len(piece) == length and google_crc32c.value(piece) == crc
+
+
+class TailReader(ObjectReader):
+    """The end of an object, which was read already: what a `Tail` asks for, unverified.
+
+    Raises `IntegrityFailed` where it is not all there.
+    """
+
+    def __init__(self, info: ObjectInfo, extent: Extent, data: bytes) -> None:
+        if len(data) != extent.length:
+            raise IntegrityFailed(info.key.text, "it ends within its bytes")
+        self.info = info
+        self.extent = extent
+        self._data = data
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yield it in one chunk."""
+        if self._data:
+            yield Chunk(self._data)
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
 
 
 def pieces_touched(extent: Extent) -> range:

@@ -16,17 +16,16 @@ from holdfast_server.objects.spool import Spool
 class BackendOptions:
     """What backends are made of. `objects_dir` and `store_id` are set where there is a data directory.
 
-    `spool_dir` None is the system's temporary directory.
+    `open_spool` opens where bytes wait that must be known whole; the S3 backend needs it.
     """
 
     memory_max_bytes: int
     lock_timeout_seconds: float
-    spool_max_bytes: int
     remote_metrics: RemoteMetrics
     objects_dir: Path | None = None
     store_id: str = ""
     s3: S3Options | None = None
-    spool_dir: Path | None = None
+    open_spool: Callable[[], Spool] | None = None
 
 
 def _memory(options: BackendOptions) -> ObjectStore:
@@ -42,11 +41,9 @@ def _filesystem(options: BackendOptions) -> ObjectStore:
 
 
 def _s3(options: BackendOptions) -> ObjectStore:
-    if options.s3 is None:
-        raise ValueError("the S3 backend needs a bucket")
-    spool = Spool(options.spool_dir, options.spool_max_bytes)
-    options.remote_metrics.watch_spool(lambda: spool.used_bytes)
-    return S3Store(options.s3, spool, options.remote_metrics.of_backend("s3"))
+    if options.s3 is None or options.open_spool is None:
+        raise ValueError("the S3 backend needs a bucket and a spool")
+    return S3Store(options.s3, options.open_spool(), options.remote_metrics.of_backend("s3"))
 
 
 BACKENDS: dict[str, Callable[[BackendOptions], ObjectStore]] = {

@@ -111,6 +111,7 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._lock = threading.Lock()
         self._serving = dict.fromkeys(services, False)
+        self._withheld: set[str] = set()
         self._is_stopping = False
         self._announce()
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -123,13 +124,19 @@ class RpcServer:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every service is SERVING."""
-        return not self._is_stopping and all(self._serving.values())
+        """Whether every service is SERVING that is not withheld."""
+        return not self._is_stopping and self._all_serving()
 
     def announce(self, names: Iterable[str], *, serving: bool) -> None:
         """Say of these services whether they are SERVING. The server as a whole is where all of them are."""
         with self._lock:
             self._serving |= dict.fromkeys(names, serving)
+            self._announce()
+
+    def withhold(self, name: str, *, withheld: bool) -> None:
+        """Say of a service whether it is not SERVING for a reason of its own: the server as a whole is without it."""
+        with self._lock:
+            (self._withheld.add if withheld else self._withheld.discard)(name)
             self._announce()
 
     def announce_shutdown(self) -> None:
@@ -144,9 +151,14 @@ class RpcServer:
         return self.admission.wait_until_idle(seconds)
 
     def _announce(self) -> None:
-        for name, serving in {"": all(self._serving.values()), **self._serving}.items():
-            status = health_pb2.HealthCheckResponse
-            self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        status = health_pb2.HealthCheckResponse
+        self._health.set("", status.SERVING if self._all_serving() else status.NOT_SERVING)
+        for name, serving in self._serving.items():
+            serves = serving and name not in self._withheld
+            self._health.set(name, status.SERVING if serves else status.NOT_SERVING)
+
+    def _all_serving(self) -> bool:
+        return all(serving for name, serving in self._serving.items() if name not in self._withheld)
 
     def stop(self) -> bool:
         """Cut off what is left, and stop; tells whether no call is at work any more."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,7 @@ from holdfast_server.objects.memory import MemoryStore
 from holdfast_server.objects.registry import BACKENDS, BackendOptions
 from holdfast_server.objects.remote_metrics import RemoteMetrics
 from holdfast_server.objects.s3 import S3Options, StoreMissing
+from holdfast_server.objects.spool import Spool
 from holdfast_server.transfer.work import Stopped
 
 S3 = "s3"
@@ -246,8 +248,7 @@ def _options(settings: Settings) -> BackendOptions:
     return BackendOptions(
         memory_max_bytes=settings.memory.max_bytes,
         lock_timeout_seconds=settings.filesystem.lock_timeout_seconds,
-        spool_max_bytes=settings.spool_max_bytes,
         remote_metrics=RemoteMetrics(CollectorRegistry()),
         s3=settings.s3_options,
-        spool_dir=settings.spool_dir,
+        open_spool=partial(Spool, settings.spool_dir, settings.spool_max_bytes),
     )

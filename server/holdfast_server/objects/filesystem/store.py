@@ -38,8 +38,8 @@ from holdfast_server.objects.filesystem.scratch import Scratch, ScratchFile
 from holdfast_server.objects.filesystem.tree import Tree
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
-from holdfast_server.objects.ranges import Extent, Range
-from holdfast_server.objects.reading import pieces_touched, verified_chunks
+from holdfast_server.objects.ranges import Extent, Range, Tail
+from holdfast_server.objects.reading import TailReader, pieces_touched, verified_chunks
 
 DEFAULT_LOCK_TIMEOUT_SECONDS = 10.0
 
@@ -130,6 +130,10 @@ class FilesystemStore(ObjectStore):
         """Tell that the backend can be used."""
         listener(None)
 
+    def now(self) -> datetime:
+        """Return this machine's time."""
+        return datetime.now(UTC)
+
     def put(
         self,
         name: ObjectKey | NamedByContent,
@@ -166,10 +170,15 @@ class FilesystemStore(ObjectStore):
             try:
                 file = record.ObjectFile(self._disk, fd, key)
                 condition.check(key, file.info)
-                return _Reader(self._disk, fd, file, wanted.of(file.info.size_bytes))
+                extent = wanted.of(file.info.size_bytes)
+                if not isinstance(wanted, Tail):
+                    return _Reader(self._disk, fd, file, extent)
+                tail = TailReader(file.info, extent, file.read(extent.length, extent.offset))
             except BaseException:
                 self._disk.close(fd)  # no reader takes it over
                 raise
+            self._disk.close(fd)
+            return tail
 
     def stat(self, key: ObjectKey) -> ObjectInfo:
         """Tell what is known of an object; see `ObjectStore.stat`."""

@@ -2,8 +2,8 @@
 
 An operation goes through `store` (what is meant), `puts`, `copies`, `reader`, `lists` and `heads` (how), and its
 requests through `requests` (measured, gated, tried again) and `client` (signed and sent; `messages` is what it is told
-and tells). `layout` is how an object's bytes lie in the bucket, and `record` what is known of it; `bucket` and `probe`
-find out about the bucket.
+and tells; `clock` is the store's time). `layout` is how an object's bytes lie in the bucket, and `record` what is known
+of it; `bucket` and `probe` find out about the bucket.
 """
 
 from holdfast_server.objects.s3.bucket import StoreMissing

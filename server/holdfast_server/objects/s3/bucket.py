@@ -6,7 +6,7 @@ from functools import partial
 
 from holdfast_server.errors import BackendRefused, Reason
 from holdfast_server.objects.marker import NAME, MarkerError, new_marker, store_id_in
-from holdfast_server.objects.s3 import record
+from holdfast_server.objects.s3.clock import date_of
 from holdfast_server.objects.s3.lists import children, parse, parse_time, text
 from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal
 from holdfast_server.objects.s3.options import S3Options
@@ -94,7 +94,7 @@ class Bucket:
         while True:
             answer = self._send("list_uploads", "GET", query=query)
             root = parse(answer.body, "ListMultipartUploadsResult")
-            now = record.time_of({"date": answer.headers.get("date", "")})
+            now = date_of(answer.headers)
             if now is None:
                 return swept  # no clock, no age
             for upload in children(root, "Upload"):

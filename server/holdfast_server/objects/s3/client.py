@@ -23,6 +23,7 @@ from urllib3.response import BaseHTTPResponse
 from holdfast_server import calls
 from holdfast_server.errors import DeadlineExceeded, HoldfastError, Reason, Unavailable
 from holdfast_server.objects.retrying import SilentBackend
+from holdfast_server.objects.s3.clock import StoreClock
 from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal, Unexplained, error_code, error_of
 from holdfast_server.objects.s3.options import S3Options
 
@@ -103,7 +104,9 @@ class S3Client:
 
     def __init__(self, options: S3Options) -> None:
         self._options = options
-        self._pool = _Pool(options)
+        self.clock = StoreClock()
+        """Sees the date of every answer that is no error: those may be a proxy's."""
+        self._pool = _Pool(options, self.clock)
         self._minio = Minio(
             options.endpoint,
             access_key=options.access_key,
@@ -209,7 +212,7 @@ class _Answered(Exception):
 class _Pool(urllib3.PoolManager):
     """The connections. Redirects are not followed and nothing is tried again: what becomes of it is ours to say."""
 
-    def __init__(self, options: S3Options) -> None:
+    def __init__(self, options: S3Options, clock: StoreClock) -> None:
         context = ssl.create_default_context()
         context.load_verify_locations(certifi.where())  # beside the machine's own, which a small image may lack
         super().__init__(
@@ -219,6 +222,7 @@ class _Pool(urllib3.PoolManager):
             retries=False,
             **cast("Any", {"ssl_context": context} if options.secure else {}),
         )
+        self._clock = clock
         self._local = threading.local()
 
     @property
@@ -265,9 +269,10 @@ class _Pool(urllib3.PoolManager):
         if options.get("body"):
             options["body"] = _steps(memoryview(options["body"]))
         response = super().urlopen(method, url, redirect=redirect, **options)
-        if response.status in _FOUND:
-            return response
         headers = _headers(response)
+        if response.status in _FOUND:
+            self._clock.see(headers)
+            return response
         with Download(response, timeout.read) as download:
             text = download.read(_MOST_ERROR_BYTES)
         raise _Answered(response.status, error_code(text) or headers.get(_MINIO_CODE, ""), headers)

@@ -55,7 +55,8 @@ class Copies:
             found = self._heads.get(source)
             source_condition.check(source, found.info)
             kept = found.info.attributes if attributes is None else attributes
-            by_store = self._findings().copies(condition)
+            # What others wrote has to pass through here, for its sums to be made.
+            by_store = self._findings().copies(condition) and not found.is_adopted
             too_large = layout.stored_size_of(found.info.size_bytes) > _MOST_BYTES
             copy = self._copy_by_store if by_store and not too_large else self._copy_through
             try:
@@ -107,7 +108,7 @@ class Copies:
         except PreconditionFailed:
             raise _SourceChanged from None
         with opened as reader:
-            body = Body(reader, Declared(info.size_bytes, info.sha256))
+            body = Body(reader, Declared(info.size_bytes, info.sha256 or None))
             return self._puts.put(target, body, condition, attributes)
 
 

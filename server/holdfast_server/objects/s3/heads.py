@@ -1,6 +1,7 @@
 """What stands under a key, asked of the store: the one place that turns a HEAD into an `ObjectInfo`."""
 
 import re
+from collections.abc import Mapping
 from typing import Self
 
 from holdfast_server.objects.base import ObjectNotFound
@@ -16,19 +17,28 @@ _ETAG = re.compile(r"[A-Za-z0-9+/=_.:-]{1,200}\Z")
 
 
 class Heads:
-    """Asks what stands under a key; `prefix` is that of the bucket."""
+    """Asks what stands under a key; `prefix` is that of the bucket, and `adopt_prefix` as in `S3Options`."""
 
-    def __init__(self, requests: Requests | MeasuredClient, prefix: str) -> None:
+    def __init__(self, requests: Requests | MeasuredClient, prefix: str, adopt_prefix: str = "") -> None:
         self._requests = requests
         self._prefix = prefix
+        self._adopt_prefix = adopt_prefix
 
     def by(self, client: MeasuredClient) -> Self:
         """Return what asks by this client, once: for what is tried again as a whole."""
-        return type(self)(client, self._prefix)
+        return type(self)(client, self._prefix, self._adopt_prefix)
 
     def path(self, key: ObjectKey) -> str:
         """Return the key in the bucket."""
         return self._prefix + key.text
+
+    def adopts(self, name: str) -> bool:
+        """Tell whether what others wrote under this key is read as it is."""
+        return bool(self._adopt_prefix) and name.startswith(self._adopt_prefix)
+
+    def read(self, key: ObjectKey, headers: Mapping[str, str], stored_bytes: int) -> record.Stored:
+        """Return what the headers of an answer say; raises as `record.read_headers`."""
+        return record.read_headers(key, headers, stored_bytes, adopts=self.adopts(key.text))
 
     def get(self, key: ObjectKey) -> record.Stored:
         """Return what stands under the key. Raises `ObjectNotFound`, and `IntegrityFailed` as `record.read_headers`."""
@@ -38,7 +48,7 @@ class Heads:
             if refusal.is_missing:
                 raise ObjectNotFound(key) from None
             raise
-        return record.read_headers(key, answer.headers, record.length_of(answer.headers))
+        return self.read(key, answer.headers, record.length_of(answer.headers))
 
     def trace(self, key: ObjectKey) -> tuple[str, ...] | None:
         """Return what tells one object under the key from another, be they damaged; None if there is none."""

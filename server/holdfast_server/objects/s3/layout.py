@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import google_crc32c
 
 from holdfast_server.objects.body import PIECE_BYTES
-from holdfast_server.objects.ranges import ByteRange, Extent, Range, Suffix, Whole
+from holdfast_server.objects.ranges import ByteRange, Extent, Range, Suffix, Tail, Whole
 from holdfast_server.objects.reading import pieces_touched
 
 PLAIN_BYTES = 5 << 20
@@ -23,6 +23,9 @@ FRAME_BYTES = PIECE_BYTES + SUM_BYTES
 _SUM = struct.Struct("<I")
 _NUMBER = struct.Struct("<Q")
 _SEED_BYTES = 4
+
+_TAIL_SUMS = 2
+"""A tail is shorter than a piece, and so in two of them at most."""
 
 _MOST_BYTES = 1 << 60
 """Above every object, and below what stores can read: positions beyond it are sent as this one."""
@@ -78,31 +81,41 @@ def _place_crc(number: int, seed: bytes) -> int:
     return crc
 
 
-def piece_at(number: int, size_bytes: int) -> Extent:
-    """Return where a piece and its sum, if that follows it, are stored."""
+def piece_at(number: int, size_bytes: int, *, is_adopted: bool = False) -> Extent:
+    """Return where a piece and its sum, if that follows it, are stored: it never does in what others wrote."""
     length = min(PIECE_BYTES, size_bytes - number * PIECE_BYTES)
-    if size_bytes <= PLAIN_BYTES:
+    if size_bytes <= PLAIN_BYTES or is_adopted:
         return Extent(number * PIECE_BYTES, length)
     return Extent(number * FRAME_BYTES, length + SUM_BYTES)
+
+
+def part_at(number: int, extent: Extent, size_bytes: int, *, is_adopted: bool = False) -> Extent:
+    """Return where that part of a piece is stored which the extent touches, without a sum."""
+    first = max(extent.offset - number * PIECE_BYTES, 0)
+    end = min(extent.offset + extent.length - number * PIECE_BYTES, PIECE_BYTES)
+    return Extent(piece_at(number, size_bytes, is_adopted=is_adopted).offset + first, end - first)
 
 
 def range_header(wanted: Range) -> str | None:
     """Return the range to ask for before the size is known: all pieces that `wanted` touches, whichever way they lie.
 
-    None: everything. It can begin or end some bytes too early or too late, and for a suffix up to two pieces.
+    None: everything. It can begin or end some bytes too early or too late, and for a suffix up to two pieces. For a
+    tail it is just its bytes, and the sums that may stand between and behind them.
     """
     if isinstance(wanted, Whole):
         return None
+    if isinstance(wanted, Tail):
+        return f"bytes=-{wanted.length + _TAIL_SUMS * SUM_BYTES}"
     if isinstance(wanted, Suffix):
         pieces = -(-wanted.length // PIECE_BYTES) + 1
         return f"bytes=-{min(pieces * FRAME_BYTES, _MOST_BYTES)}"
     return _from_to(wanted)
 
 
-def range_header_of(extent: Extent, size_bytes: int) -> str:
+def range_header_of(extent: Extent, size_bytes: int, *, is_adopted: bool = False) -> str:
     """Return the range to ask for once the size is known: the pieces that the extent, not an empty one, touches."""
     pieces = pieces_touched(extent)
-    first, last = piece_at(pieces[0], size_bytes), piece_at(pieces[-1], size_bytes)
+    first, last = (piece_at(number, size_bytes, is_adopted=is_adopted) for number in (pieces[0], pieces[-1]))
     return f"bytes={first.offset}-{last.offset + last.length - 1}"
 
 

@@ -8,7 +8,8 @@ class S3Options:
     """A bucket, how to reach it, and who asks. `endpoint` is `host[:port]`; `prefix` is empty or ends in `/`.
 
     `must_exist`: a store must be there already; without its marker nothing is written. `part_bytes` is at least 5 MiB.
-    A time-out is for one connection, and for one wait for bytes.
+    A time-out is for one connection, and for one wait for bytes. `adopt_prefix`: objects whose keys start with it, and
+    that others wrote, are read as they are, instead of told to be damaged; empty: none.
     """
 
     endpoint: str
@@ -21,6 +22,7 @@ class S3Options:
     secure: bool = True
     create_bucket: bool = False
     must_exist: bool = False
+    adopt_prefix: str = ""
     part_bytes: int = 16 << 20
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = 30.0

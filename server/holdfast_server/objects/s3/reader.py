@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
-from holdfast_server.errors import ConcurrentModification, Reason, Unavailable
+from holdfast_server.errors import ConcurrentModification, IntegrityFailed, Reason, Unavailable
 from holdfast_server.objects.base import ObjectReader
 from holdfast_server.objects.body import PIECE_BYTES, Chunk
-from holdfast_server.objects.ranges import Extent
+from holdfast_server.objects.ranges import Extent, Range, Tail
 from holdfast_server.objects.reading import pieces_touched, verified_chunks
 from holdfast_server.objects.s3 import layout, record
 from holdfast_server.objects.s3.client import Download
@@ -40,6 +40,7 @@ class S3Reader(ObjectReader):
         self._path = path
         self._crcs = stored.crcs
         self._seed = stored.seed
+        self._is_adopted = stored.is_adopted
         self._download: Download | None = None
         self._position = 0
         if begun is not None:
@@ -63,8 +64,7 @@ class S3Reader(ObjectReader):
 
     def _read_piece(self, offset: int, _length: int) -> tuple[bytes, int]:
         number = offset // PIECE_BYTES
-        place = layout.piece_at(number, self.info.size_bytes)
-        data = self._requests.retry(lambda client, _number: self._read(client, place))
+        data = self._fetch(layout.piece_at(number, self.info.size_bytes))
         if self._crcs is not None:
             return data, self._crcs[number]
         return layout.split_frame(data, number, self._seed)
@@ -73,8 +73,14 @@ class S3Reader(ObjectReader):
         self.close()
         return self._read_piece(offset, length)
 
+    def _fetch(self, place: Extent) -> bytes:
+        """Return what is stored in a place, or less where it ends early. Places are asked for in order."""
+        return self._requests.retry(lambda client, _number: self._read(client, place))
+
     def _read(self, client: MeasuredClient, place: Extent) -> bytes:
         try:
+            if self._position > place.offset:
+                self.close()  # what others wrote may lie before where ours would
             if self._download is None:
                 self._download = self._open_at(client, place.offset)
                 self._position, _ = place_of(self._download)
@@ -92,7 +98,7 @@ class S3Reader(ObjectReader):
 
     def _open_at(self, client: MeasuredClient, position: int) -> Download:
         last = pieces_touched(self.extent)[-1]
-        end = layout.piece_at(last, self.info.size_bytes)
+        end = layout.piece_at(last, self.info.size_bytes, is_adopted=self._is_adopted)
         headers = {"Range": f"bytes={position}-{end.offset + end.length - 1}", "If-Match": f'"{self.info.etag}"'}
         try:
             download = client.open(Request("get", "GET", self._path, headers=headers))
@@ -108,6 +114,40 @@ class S3Reader(ObjectReader):
     def _changed(self) -> ConcurrentModification:
         message = f"key {self.info.key.text!r} was replaced or deleted while it was read"
         return ConcurrentModification(message, key=self.info.key.text)
+
+
+class UnverifiedReader(S3Reader):
+    """Reads what has no sums, or is wanted without them: of each piece no more than the extent has of it."""
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yield the bytes as they are stored."""
+        return (Chunk(self._part(number)) for number in pieces_touched(self.extent))
+
+    def _part(self, number: int) -> bytes:
+        place = layout.part_at(number, self.extent, self.info.size_bytes, is_adopted=self._is_adopted)
+        data = self._fetch(place)
+        if len(data) < place.length:  # some give less while the object is overwritten
+            self.close()
+            data = self._fetch(place)
+        if len(data) < place.length:
+            raise IntegrityFailed(self.info.key.text, "it ends within its bytes")
+        return data
+
+
+class S3TailReader(UnverifiedReader):
+    """Reads the end of an object."""
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yield it in one chunk."""
+        if data := b"".join(chunk.data for chunk in super().__iter__()):
+            yield Chunk(data)
+
+
+def reader_of(wanted: Range, stored: record.Stored) -> type[S3Reader]:
+    """Return what reads this range of an object."""
+    if isinstance(wanted, Tail):
+        return S3TailReader
+    return UnverifiedReader if stored.is_adopted else S3Reader
 
 
 def place_of(download: Download) -> tuple[int, int]:

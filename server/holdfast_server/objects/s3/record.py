@@ -47,14 +47,19 @@ _SEED_HEX = re.compile(r"[0-9a-f]{8}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the headers of a stored object say. `write_id` names the put that it came by."""
+    """What the headers of a stored object say. `write_id` names the put that it came by; empty: others wrote it."""
 
     info: ObjectInfo
     write_id: str
     crcs: "array[int] | None"
-    """Of each piece; None: their sums stand behind them."""
+    """Of each piece; None: their sums stand behind them, or there are none."""
     seed: bytes = b""
     """What those sums were made with."""
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether others wrote it: it lies there as it is, whatever its size, and there are no sums."""
+        return not self.info.sha256
 
 
 def new_write_id() -> str:
@@ -93,12 +98,15 @@ def headers_of(
     return headers
 
 
-def read_headers(key: ObjectKey, headers: Mapping[str, str], stored_bytes: int) -> Stored:
+def read_headers(key: ObjectKey, headers: Mapping[str, str], stored_bytes: int, *, adopts: bool = False) -> Stored:
     """Return what the headers (by lower-case name) of an object of `stored_bytes` say.
 
-    Raises `IntegrityFailed` if it was not written by Holdfast, by a newer one, or is damaged.
+    Raises `IntegrityFailed` if it was not written by Holdfast (unless the caller `adopts` what others wrote), by a
+    newer one, or is damaged.
     """
     found = headers.get(_FORMAT)
+    if adopts and not any(name.startswith(_PREFIX) for name in headers):
+        return _adopted(key, headers, stored_bytes)
     if found is None:
         raise IntegrityFailed(key.text, "the object in the bucket was not written by Holdfast")
     if found != str(FORMAT):
@@ -128,6 +136,17 @@ def read_headers(key: ObjectKey, headers: Mapping[str, str], stored_bytes: int) 
         raise IntegrityFailed(key.text, "what is known of the object in the bucket is not what Holdfast wrote with it")
     info = ObjectInfo(key, size, etag, bytes.fromhex(sha256), attributes, update_time)
     return Stored(info, headers.get(_WRITE, ""), crcs, seed)
+
+
+def _adopted(key: ObjectKey, headers: Mapping[str, str], stored_bytes: int) -> Stored:
+    update_time, etag = time_of(headers), etag_of(headers)
+    if update_time is None or not etag:
+        raise IntegrityFailed(key.text, "the S3 store does not say enough of an object that others wrote")
+    try:
+        attributes = Attributes(headers.get("content-type", ""))
+    except InvalidArgument:
+        attributes = Attributes()  # others may write what we would not take
+    return Stored(ObjectInfo(key, stored_bytes, etag, b"", attributes, update_time), "", None)
 
 
 def length_of(headers: Mapping[str, str]) -> int:

@@ -4,14 +4,16 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from holdfast_server.errors import (
     BackendRefused,
     ConcurrentModification,
     ConditionUnsupported,
     HoldfastError,
+    IntegrityFailed,
     Reason,
     Unavailable,
 )
@@ -39,7 +41,7 @@ from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import Range
 from holdfast_server.objects.remote_metrics import BackendMetrics
 from holdfast_server.objects.retrying import DEFAULT_POLICY, Retrying, RetryPolicy
-from holdfast_server.objects.s3 import layout, record
+from holdfast_server.objects.s3 import layout
 from holdfast_server.objects.s3.bucket import Bucket
 from holdfast_server.objects.s3.client import Download, S3Client
 from holdfast_server.objects.s3.copies import Copies
@@ -49,7 +51,7 @@ from holdfast_server.objects.s3.messages import Request, S3Refusal
 from holdfast_server.objects.s3.options import S3Options
 from holdfast_server.objects.s3.probe import UNKNOWN_MODES, Findings, StoreUnfit, probe
 from holdfast_server.objects.s3.puts import Puts
-from holdfast_server.objects.s3.reader import S3Reader, place_of
+from holdfast_server.objects.s3.reader import place_of, reader_of
 from holdfast_server.objects.s3.requests import MeasuredClient, Requests
 from holdfast_server.objects.spool import Spool
 
@@ -95,7 +97,7 @@ class S3Store(ObjectStore):
         self._bucket = Bucket(self._measured, options)
         self._breaker = Breaker(self._mend, name=NAME, metrics=metrics)
         self._requests = Requests(self._measured, Retrying(self._breaker, policy, metrics=metrics))
-        self._heads = Heads(self._requests, options.prefix)
+        self._heads = Heads(self._requests, options.prefix, options.adopt_prefix)
         self._puts = Puts(self._requests, self._heads, spool, options.part_bytes, self._findings)
         self._copies = Copies(self._heads, self._puts, options.bucket, self._findings, self._open_same)
         self._opened: _Opened | None = None
@@ -124,6 +126,16 @@ class S3Store(ObjectStore):
         """Begin to look for the bucket; see `ObjectStore.start`."""
         self._breaker.start(listener)
         self._sweeper.start()
+
+    def now(self) -> datetime:
+        """Return the store's time, as its answers tell it; asks for an answer where none came lately."""
+        if (now := self._client.clock.now()) is None:
+            with suppress(S3Refusal):  # that has no date
+                self._requests.send(Request("head_bucket", "HEAD"))
+            now = self._client.clock.now()
+        if now is None:
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the S3 store does not say what time it is")
+        return now
 
     def put(
         self,
@@ -159,9 +171,9 @@ class S3Store(ObjectStore):
             condition.check(key, stored.info)
             extent = wanted.of(stored.info.size_bytes)
             if extent.length == 0:
-                return S3Reader(self._requests, self._heads.path(key), stored, extent)
+                return reader_of(wanted, stored)(self._requests, self._heads.path(key), stored, extent)
             # Some refuse a suffix that is longer than the object.
-            asked = layout.range_header_of(extent, stored.info.size_bytes)
+            asked = layout.range_header_of(extent, stored.info.size_bytes, is_adopted=stored.is_adopted)
             request = replace(request, headers={**headers, "Range": asked})
         raise ConcurrentModification(f"key {key.text!r} changed each time that it was opened", key=key.text)
 
@@ -193,7 +205,7 @@ class S3Store(ObjectStore):
 
     def list(self, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
         """Yield what the query asks for; see `ObjectStore.list`."""
-        return listed(self._requests, self._options.prefix, query)
+        return map(self._sized, listed(self._requests, self._options.prefix, query))
 
     def copy(
         self,
@@ -235,14 +247,27 @@ class S3Store(ObjectStore):
     def _reader(self, key: ObjectKey, wanted: Range, condition: Condition, download: Download) -> ObjectReader:
         try:
             position, stored_bytes = place_of(download)
-            stored = record.read_headers(key, download.headers, stored_bytes)
+            stored = self._heads.read(key, download.headers, stored_bytes)
             if isinstance(condition, IfMatch):
                 condition.check(key, stored.info)  # some stores keep no conditions of reads
             extent = wanted.of(stored.info.size_bytes)
-            return S3Reader(self._requests, self._heads.path(key), stored, extent, (download, position))
+            begun = (download, position)
+            return reader_of(wanted, stored)(self._requests, self._heads.path(key), stored, extent, begun)
         except BaseException:
             download.close()  # else its connection would be lost
             raise
+
+    def _sized(self, item: Entry | CommonPrefix) -> Entry | CommonPrefix:
+        """Return an item of a list with its size: that of a large object is not as listed if others wrote it."""
+        if not isinstance(item, Entry) or item.record is None or not self._heads.adopts(item.name):
+            return item
+        if item.record.size_bytes <= layout.PLAIN_BYTES:
+            return item
+        try:
+            size = self._heads.get(ObjectKey(item.name)).info.size_bytes
+        except (ObjectNotFound, IntegrityFailed):
+            return item  # deleted meanwhile, or damaged: as listed
+        return replace(item, record=replace(item.record, size_bytes=size))
 
     def _delete_if_match(self, key: ObjectKey, condition: IfMatch) -> bool:
         if not self._known().findings.delete_if_match:

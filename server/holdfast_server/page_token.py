@@ -33,5 +33,5 @@ def _binding(query: tuple[str, ...], last: str) -> bytes:
 
 
 def _refusal() -> InvalidArgument:
-    message = "page_token is damaged, or belongs to a list with another prefix, delimiter or start_after"
+    message = "page_token is damaged, or belongs to a list with other fields"
     return InvalidArgument(Reason.INVALID_PAGE_TOKEN, "page_token", message)

@@ -1,0 +1,69 @@
+"""What is done now and then: old checkpoints are pruned, if that is configured, and old tombstones removed."""
+
+import logging
+import random
+import threading
+from datetime import timedelta
+
+from holdfast_server.checkpoints.removal import Pruned, Retention
+from holdfast_server.checkpoints.store import CheckpointStore
+from holdfast_server.errors import HoldfastError
+
+_log = logging.getLogger(__name__)
+
+_JITTER = 0.2
+"""So that servers on one backend do not all begin at once."""
+
+
+class Housekeeping:
+    """A thread that tidies up each `interval_seconds`, from `start` to `close`. `retention` None: nothing is pruned."""
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        *,
+        retention: Retention | None,
+        interval_seconds: float,
+        tombstone_seconds: float,
+    ) -> None:
+        self._store = store
+        self._retention = retention
+        self._interval_seconds = interval_seconds
+        self._tombstone_age = timedelta(seconds=tombstone_seconds)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="checkpoint housekeeping", daemon=True)
+
+    def start(self) -> None:
+        """Begin, after the first pause."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, after what it deletes now."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def tidy(self) -> None:
+        """Do it once."""
+        if self._retention is not None:
+            sums = Pruned()
+            for sums in self._store.prune(None, self._retention):  # noqa: B007 (the last one is the summary)
+                if self._closing.is_set():
+                    return
+            if sums.deleted:
+                fields = {"checkpoints": sums.deleted, "bytes": sums.deleted_bytes, "rooms": sums.rooms}
+                _log.info("Old checkpoints were pruned", extra={"fields": fields})
+        removed = self._store.removal.remove_tombstones(self._tombstone_age)
+        removed += self._store.snapshots.remove_given_up(self._tombstone_age)
+        if removed:
+            _log.info("Old tombstones were removed", extra={"fields": {"tombstones": removed}})
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._interval_seconds * random.uniform(1 - _JITTER, 1 + _JITTER)):  # noqa: S311
+            try:
+                self.tidy()
+            except HoldfastError as error:
+                # The backend is away or busy: the next time will do.
+                _log.warning("Housekeeping was broken off", extra={"fields": {"error": error.message}})
+            except Exception:  # noqa: BLE001 (the thread has to live on, whatever the store answers)
+                _log.exception("Housekeeping failed")

@@ -1,0 +1,184 @@
+"""Payloads on their way out: an object is read whole and verified before the first byte of it is used.
+
+Meanwhile its bytes wait: those of a small one in memory, others in the spool. They are read from the backend once, so
+nobody can put others in their place between the check and the use.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Protocol, Self
+
+import google_crc32c
+
+from holdfast_server import calls
+from holdfast_server.checkpoints import seal
+from holdfast_server.checkpoints.key_ring import Keys
+from holdfast_server.checkpoints.seal import (
+    END_MAGIC,
+    HEAD_BYTES,
+    MAX_FOOTER_BYTES,
+    Footer,
+    SealBroken,
+    SealedAs,
+)
+from holdfast_server.checkpoints.segments import decrypted
+from holdfast_server.objects.base import ObjectReader
+from holdfast_server.objects.body import PIECE_BYTES, Chunk, Sha256
+from holdfast_server.objects.spool import Spool
+
+
+class WaitingRoom:
+    """Where payloads wait: up to `memory_bytes` of each in memory, and larger ones in the spool."""
+
+    def __init__(self, spool: Spool, memory_bytes: int) -> None:
+        self._spool = spool
+        self._memory_bytes = memory_bytes
+
+    def take(self, size_bytes: int, stack: ExitStack) -> "Waiting":
+        """Return room for so many bytes, given back with the stack. Raises `Unavailable`."""
+        return _InMemory() if size_bytes <= self._memory_bytes else stack.enter_context(self._spool.open())
+
+
+class Waiting(Protocol):
+    """Bytes that wait. `write` raises `StorageFull` (SPOOL_FULL), both raise `Unavailable`."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes, fewer only at the end."""
+
+
+class _InMemory:
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._data += data
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return bytes(memoryview(self._data)[offset : offset + length])
+
+
+class Payload:
+    """A payload that was verified whole. A context manager; iterate it for chunks of at most 1 MiB, as often as needed.
+
+    `footer` is what its seal says; None for what an older system wrote.
+    """
+
+    def __init__(
+        self,
+        footer: Footer | None,
+        size_bytes: int,
+        sha256: bytes,
+        pieces: Callable[[], Iterator[bytes]],
+        stack: ExitStack,
+    ) -> None:
+        self.footer = footer
+        self.size_bytes = size_bytes
+        self.sha256 = sha256
+        self._pieces = pieces
+        self._stack = stack
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for piece in self._pieces():
+            yield Chunk(piece, google_crc32c.value(piece))
+
+    def close(self) -> None:
+        """Give back the room that the payload takes; harmless when repeated."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the payload."""
+        self.close()
+
+
+class OpenLegacy(Protocol):
+    """Verifies what an older system wrote: the payload, and then its tag."""
+
+    def __call__(self, read_at: Callable[[int, int], bytes], size_bytes: int) -> tuple[int, bytes]:
+        """Return size and SHA-256 of the payload that an object of `size_bytes` begins with. Raises `SealBroken`."""
+
+
+def open_payload(
+    reader: ObjectReader, room: WaitingRoom, keys: Keys, expected: SealedAs, *, legacy: OpenLegacy | None = None
+) -> Payload:
+    """Read an object whole, and verify that it is what was sealed for just this; the caller closes both.
+
+    `legacy`: what verifies an object without a seal; None: that is damage. Raises `SealBroken`, `SealKeyUnavailable`,
+    `StorageFull` (SPOOL_FULL), and what the reader raises.
+    """
+    with ExitStack() as stack:
+        size = reader.info.size_bytes
+        waiting = room.take(size, stack)
+        sha256 = Sha256()
+        stack.callback(sha256.close)
+        head, end = _read(reader, size, waiting, sha256)
+        if legacy is not None and not end.endswith(END_MAGIC):
+            payload_bytes, payload_sha256 = legacy(waiting.read_at, size)
+            return Payload(
+                None, payload_bytes, payload_sha256, lambda: _cut(waiting, 0, payload_bytes), stack.pop_all()
+            )
+        length = seal.footer_length(end)
+        stored_bytes = size - HEAD_BYTES - length
+        if stored_bytes < 0 or head != end[-length:][:HEAD_BYTES]:
+            raise SealBroken("head and footer are not of one seal")
+        footer = seal.open_footer(end, keys, expected)
+        key = keys.ring.verifying(footer.head.key_id)
+        sha256.update(end[:-length])  # was kept back since it might have been footer
+        payload_sha256 = stored_sha256 = sha256.digest()
+        if footer.stored_bytes != stored_bytes:
+            raise SealBroken("its bytes are not those that were sealed")
+        seal.verify(footer, end[-length:], key, stored_sha256)
+
+        def pieces() -> Iterator[bytes]:
+            if not footer.head.is_encrypted:
+                return _cut(waiting, HEAD_BYTES, stored_bytes)
+            return decrypted(
+                lambda offset, length: waiting.read_at(HEAD_BYTES + offset, min(length, stored_bytes - offset)),
+                stored_bytes,
+                key,
+                footer.head,
+            )
+
+        if footer.head.is_encrypted:
+            payload_sha256 = _sha256_of(pieces(), stack)
+        if not footer.is_of(payload_sha256, key):
+            raise SealBroken("its payload is not the one that was sealed")
+        return Payload(footer, footer.size_bytes, payload_sha256, pieces, stack.pop_all())
+
+
+def _read(reader: ObjectReader, size: int, waiting: Waiting, sha256: Sha256) -> tuple[bytes, bytes]:
+    """Let an object wait; return its head, and its last bytes, which may be footer. What is between them is hashed."""
+    kept_from = max(size - MAX_FOOTER_BYTES, HEAD_BYTES)
+    head, end = bytearray(), bytearray()
+    position = 0
+    for chunk in reader:
+        calls.check("reading what is stored")
+        waiting.write(chunk.data)
+        data = memoryview(chunk.data)
+        if position < HEAD_BYTES:
+            head += data[: HEAD_BYTES - position]
+        begin, stop = max(HEAD_BYTES - position, 0), max(kept_from - position, 0)
+        if stored := data[begin:stop]:
+            sha256.update(bytes(stored))
+        end += data[max(begin, stop) :]
+        position += len(data)
+    return bytes(head), bytes(end)
+
+
+def _cut(waiting: Waiting, start: int, size: int) -> Iterator[bytes]:
+    for offset in range(0, size, PIECE_BYTES):
+        yield waiting.read_at(start + offset, min(PIECE_BYTES, size - offset))
+
+
+def _sha256_of(pieces: Iterator[bytes], stack: ExitStack) -> bytes:
+    sha256 = Sha256()
+    stack.callback(sha256.close)
+    for piece in pieces:
+        calls.check("verifying what is stored")
+        sha256.update(piece)
+    return sha256.digest()

@@ -1,0 +1,124 @@
+"""One checkpoint of a room at a time: read whole and verified, or only its verified footer."""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from holdfast_server.checkpoints import seal
+from holdfast_server.checkpoints.checkpoint import Checkpoint
+from holdfast_server.checkpoints.key_ring import Keys
+from holdfast_server.checkpoints.names import RoomId
+from holdfast_server.checkpoints.opening import OpenLegacy, Payload, WaitingRoom, open_payload
+from holdfast_server.checkpoints.pointers import LEGACY_TAG
+from holdfast_server.checkpoints.seal import (
+    END_MAGIC,
+    HEAD_BYTES,
+    MAX_FOOTER_BYTES,
+    Footer,
+    Purpose,
+    SealBroken,
+    SealedAs,
+)
+from holdfast_server.errors import HoldfastError, IntegrityFailed, SealInvalid, SealKeyUnavailable
+from holdfast_server.objects.base import ObjectStore
+from holdfast_server.objects.ranges import Tail
+
+_log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """Reads checkpoints from an `ObjectStore`. `legacy`: what opens the older form; None: that is damage.
+
+    Raises `ObjectNotFound`, `SealInvalid`, `IntegrityFailed` (whose details name room and epoch), `SealKeyUnavailable`.
+    """
+
+    def __init__(
+        self, objects: ObjectStore, keys: Keys, waiting_room: WaitingRoom, legacy: OpenLegacy | None = None
+    ) -> None:
+        self._objects = objects
+        self._keys = keys
+        self._waiting_room = waiting_room
+        self._legacy = legacy
+        self._lock = threading.Lock()
+        self._in_use: Counter[tuple[RoomId, int]] = Counter()
+
+    def open(self, room: RoomId, epoch: int, tag: bytes = LEGACY_TAG) -> tuple[Checkpoint, Payload]:
+        """Return a checkpoint and its payload, verified whole, which the caller closes; `tag`: the seal to be found."""
+        with self._used(room, epoch), _damage_named(room, epoch), self._objects.get(room.epoch_key(epoch)) as reader:
+            info = reader.info
+            payload = open_payload(reader, self._waiting_room, self._keys, _sealed_as(room, epoch), legacy=self._legacy)
+            try:
+                _check_tag(payload.footer, tag)
+            except SealBroken:
+                payload.close()
+                raise
+        return Checkpoint(room, epoch, payload.size_bytes, info, payload.footer, payload.sha256), payload
+
+    def stat(self, room: RoomId, epoch: int, tag: bytes = LEGACY_TAG) -> Checkpoint:
+        """Return what is known of a checkpoint, from its verified footer alone; the older form is read whole."""
+        with self._used(room, epoch), _damage_named(room, epoch):
+            with self._objects.get(room.epoch_key(epoch), Tail(MAX_FOOTER_BYTES)) as reader:
+                info = reader.info
+                end = b"".join(chunk.data for chunk in reader)
+            if self._legacy is None or end.endswith(END_MAGIC):
+                footer = seal.open_footer(end, self._keys, _sealed_as(room, epoch))
+                if footer.stored_bytes != info.size_bytes - HEAD_BYTES - seal.footer_length(end):
+                    raise SealBroken("it has not the size that was sealed")
+                _check_tag(footer, tag)
+                return Checkpoint(room, epoch, footer.size_bytes, info, footer)
+        checkpoint, payload = self.open(room, epoch, tag)
+        payload.close()
+        return checkpoint
+
+    def is_in_use(self, room: RoomId, epoch: int) -> bool:
+        """Tell whether a checkpoint is being read now."""
+        with self._lock:
+            return self._in_use[room, epoch] > 0
+
+    @contextmanager
+    def _used(self, room: RoomId, epoch: int) -> Iterator[None]:
+        with self._lock:
+            self._in_use[room, epoch] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_use[room, epoch] -= 1
+                if not self._in_use[room, epoch]:
+                    del self._in_use[room, epoch]
+
+
+def concerns_one(error: HoldfastError) -> bool:
+    """Tell whether an error is about one room or checkpoint, and not about the backend or the call."""
+    return isinstance(error, IntegrityFailed | SealKeyUnavailable)
+
+
+def report(error: HoldfastError) -> None:
+    """Log damage: it is one room's, and an operator should know."""
+    fields = {"reason": error.reason.value, **error.details, "error": error.message}
+    _log.warning("A checkpoint is not good", extra={"fields": fields})
+
+
+def _sealed_as(room: RoomId, epoch: int) -> SealedAs:
+    return SealedAs(Purpose.CHECKPOINT, room.text, epoch)
+
+
+def _check_tag(footer: Footer | None, tag: bytes) -> None:
+    found = LEGACY_TAG if footer is None else footer.tag
+    if tag not in (LEGACY_TAG, found):
+        raise SealBroken("it is not the one that the pointer names")
+
+
+@contextmanager
+def _damage_named(room: RoomId, epoch: int) -> Iterator[None]:
+    """Say of damage whose it is."""
+    names = {"room_id": room.text, "epoch": str(epoch)}
+    try:
+        yield
+    except SealBroken as broken:
+        raise SealInvalid(f"room {room.text!r}, epoch {epoch}", str(broken), **names) from broken
+    except IntegrityFailed as damage:
+        damage.details |= names
+        raise

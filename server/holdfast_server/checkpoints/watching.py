@@ -1,0 +1,195 @@
+"""Watching: whoever waits for a room's next epoch is told of it, whichever process saved it."""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from holdfast_server import calls
+from holdfast_server.checkpoints.names import RoomId
+from holdfast_server.checkpoints.pointers import Pointer, Pointers
+from holdfast_server.checkpoints.reading import concerns_one
+from holdfast_server.errors import HoldfastError, Overloaded, Reason, Unavailable
+from holdfast_server.workers import Workers
+
+MAX_WATCHED_ROOMS = 10_000
+
+_ALIVE_SECONDS = 0.5
+"""How often a watch looks whether its caller is still there."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a room's pointer names: an epoch, nothing (None), or why that cannot be told."""
+
+    room: RoomId
+    epoch: int | None
+    error: HoldfastError | None = None
+
+
+class _Watch:
+    """One caller: what was seen and not told yet, the newest for each room, and what was told last."""
+
+    def __init__(self, rooms: Sequence[RoomId]) -> None:
+        self.news: OrderedDict[RoomId, Seen] = OrderedDict()
+        self.rooms = rooms
+        self._told: dict[RoomId, Seen] = {}
+        self._highest: dict[RoomId, int] = {}
+
+    def is_new(self, seen: Seen) -> bool:
+        """Tell whether the caller is to be told, and note that it is."""
+        told = self._told.get(seen.room)
+        if seen.epoch is None:
+            # Nothing, or damage: told once, until it changes.
+            same = told is not None and told.epoch is None and _reason(told) == _reason(seen)
+            if not same:
+                self._told[seen.room] = seen
+            return not same
+        is_higher = seen.epoch > self._highest.get(seen.room, -1)
+        if is_higher:
+            self._highest[seen.room] = seen.epoch
+            self._told[seen.room] = seen
+        return is_higher
+
+
+class Watches:
+    """All callers that watch. What this process sees of pointers wakes them; others' saves are looked for.
+
+    Every watched pointer is read each `interval_seconds`, once however many watch it. At most `most` watch at once.
+    """
+
+    def __init__(
+        self, pointers: Pointers, workers: Workers, *, interval_seconds: float, most: int, at_once: int = 1
+    ) -> None:
+        self._pointers = pointers
+        self._workers = workers
+        self._interval_seconds = interval_seconds
+        self._most = most
+        self._at_once = at_once
+        self._changed = threading.Condition()
+        self._watches: dict[RoomId, set[_Watch]] = {}
+        self._count = 0
+        self._poller: threading.Thread | None = None
+        self._is_closed = False
+        pointers.observer = self._observe
+
+    def watch(self, rooms: Sequence[RoomId]) -> Iterator[Seen]:
+        """Yield for each room first what its pointer names now, and then strictly higher epochs as they come.
+
+        Ends with `Unavailable` (DRAINING) when the server stops. Raises `Overloaded`, and as `calls.check` does.
+        """
+        rooms = list(dict.fromkeys(rooms))
+        watch = _Watch(rooms)
+        self._begin(watch)
+        try:
+            for seen in self._workers.each(rooms, self._look, self._at_once):
+                self._tell(watch, seen)
+            while True:
+                yield from self._news(watch)
+        finally:
+            self._end(watch)
+
+    def close(self) -> None:
+        """End all watches."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            poller = self._poller
+        if poller is not None:
+            poller.join(1.0)
+
+    def _news(self, watch: _Watch) -> Iterator[Seen]:
+        with self._changed:
+            while not watch.news:
+                calls.check("watching")
+                if self._is_closed:
+                    raise Unavailable(Reason.DRAINING, "the server is shutting down")
+                left = calls.time_left()
+                self._changed.wait(_ALIVE_SECONDS if left is None else min(left, _ALIVE_SECONDS))
+            news = list(watch.news.values())
+            watch.news.clear()
+        for seen in news:
+            if watch.is_new(seen):
+                yield seen
+
+    def _begin(self, watch: _Watch) -> None:
+        with self._changed:
+            if self._is_closed:
+                raise Unavailable(Reason.DRAINING, "the server is shutting down")
+            if self._count >= self._most:
+                raise Overloaded(f"{self._most} calls watch already, which is the most")
+            self._count += 1
+            for room in watch.rooms:
+                self._watches.setdefault(room, set()).add(watch)
+            if self._poller is None:
+                self._poller = threading.Thread(target=self._poll, name="watched pointers", daemon=True)
+                self._poller.start()
+
+    def _end(self, watch: _Watch) -> None:
+        with self._changed:
+            self._count -= 1
+            for room in watch.rooms:
+                watches = self._watches[room]
+                watches.discard(watch)
+                if not watches:
+                    del self._watches[room]
+
+    def _tell(self, watch: _Watch, seen: Seen) -> None:
+        with self._changed:
+            # Something newer may have been seen since this was read.
+            watch.news.setdefault(seen.room, seen)
+
+    def _observe(self, room: RoomId, pointer: Pointer | None) -> None:
+        seen = Seen(room, None if pointer is None or pointer.is_deleted else pointer.epoch)
+        self._spread(seen)
+
+    def _spread(self, seen: Seen) -> None:
+        with self._changed:
+            watches = self._watches.get(seen.room)
+            if not watches:
+                return
+            for watch in watches:
+                known = watch.news.get(seen.room)
+                # Threads may see one pointer in another order than it moved.
+                if known is None or known.epoch is None or seen.epoch is None or seen.epoch > known.epoch:
+                    watch.news[seen.room] = seen
+            self._changed.notify_all()
+
+    def _look(self, room: RoomId) -> Seen:
+        try:
+            pointer = self._pointers.read(room)
+        except HoldfastError as error:
+            if not concerns_one(error):
+                raise
+            return Seen(room, None, error.with_traceback(None))
+        return Seen(room, None if pointer is None or pointer.is_deleted else pointer.epoch)
+
+    def _poll(self) -> None:
+        while True:
+            begun = time.monotonic()
+            with self._changed:
+                rooms = list(self._watches)
+            for room in rooms:
+                try:
+                    if (seen := self._look(room)).error is not None:
+                        self._spread(seen)
+                except HoldfastError:
+                    break  # the backend is away: the breaker has said so, and the next round tries again
+                except Exception:  # noqa: BLE001 (the thread has to live on, whatever the store answers)
+                    _log.exception("A watched pointer could not be read")
+            with self._changed:
+                left = begun + self._interval_seconds - time.monotonic()
+                self._changed.wait_for(lambda: self._is_closed, max(left, self._interval_seconds / 10))
+                if self._is_closed:
+                    return
+                if not self._watches:
+                    self._poller = None
+                    return
+
+
+def _reason(seen: Seen) -> Reason | None:
+    return None if seen.error is None else seen.error.reason

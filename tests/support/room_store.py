@@ -1,0 +1,125 @@
+"""What a `CheckpointSaver` saves to, and a clock: in memory, with the failures that a distant store can have."""
+
+import threading
+from collections.abc import Callable
+from enum import Enum
+from typing import TypeAlias
+
+import holdfast
+from holdfast import Saved, SaveOutcome
+
+
+class FakeClock:
+    """A clock that a test moves; with `passes`, waiting takes no time and moves it."""
+
+    def __init__(self, *, passes: bool = True) -> None:
+        self.now = 1000.0
+        self._passes = passes
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        end = self.now + seconds
+        if self._passes and not event.is_set():
+            self.now = max(self.now, end)
+        while self.now < end:
+            if event.wait(0.002):
+                return True
+        return event.is_set()
+
+
+class Fault(Enum):
+    """What goes wrong with a save."""
+
+    REFUSED = "nothing was done, and the caller knows no more than that the server is away"
+    LOST = "all was done, and the answer is lost"
+    ORPHAN = "the epoch is there, the pointer was not moved, and the answer is lost"
+    LATE = "the answer is lost, and it is done later: by `land_late`"
+
+
+Flaw: TypeAlias = Fault | Exception | None
+
+
+class RoomStore:
+    """One room of CheckpointStore, by its rules. `faults` are those of the next saves, in order."""
+
+    def __init__(self) -> None:
+        self.payloads: dict[int, bytes] = {}
+        self.damaged: set[int] = set()
+        self.latest = -1
+        self.floor = 0
+        """Saves below are EPOCH_TOO_OLD: the room was deleted."""
+        self.faults: list[Flaw] = []
+        self.tried: list[tuple[int, bytes]] = []
+        self.asked = 0
+        self.late: list[tuple[int, bytes]] = []
+        self.meanwhile: Callable[[], None] | None = None
+        """Is called within each save, before it is done."""
+
+    @property
+    def above(self) -> int:
+        return max([self.floor - 1, self.latest, *self.payloads]) + 1
+
+    def next_epoch(self, room_id: str, *, timeout: float | None) -> int:
+        self.asked += 1
+        self._fail()
+        return self.above
+
+    def save(self, room_id: str, epoch: int, source: bytes, *, writer_id: str, timeout: float | None) -> Saved:
+        assert timeout is not None
+        assert timeout > 0
+        self.tried.append((epoch, source))
+        if self.meanwhile is not None:
+            self.meanwhile()
+        fault = self._fail()
+        if fault is Fault.REFUSED:
+            raise _away()
+        if fault is Fault.LATE:
+            self.late.append((epoch, source))
+            raise holdfast.DeadlineExceeded("DEADLINE_EXCEEDED", "no answer")
+        saved = self.done(epoch, source, moves=fault is not Fault.ORPHAN)
+        if fault in {Fault.LOST, Fault.ORPHAN}:
+            raise _away()
+        return saved
+
+    def done(self, epoch: int, payload: bytes, *, moves: bool = True) -> Saved:
+        """Do a save."""
+        if epoch < self.floor:
+            raise holdfast.EpochTooOld("EPOCH_TOO_OLD", "deleted", {"next_epoch": str(self.above)})
+        outcome = SaveOutcome.STORED
+        if epoch in self.damaged:
+            outcome = SaveOutcome.EXISTS_DAMAGED
+        elif epoch in self.payloads:
+            same = self.payloads[epoch] == payload
+            outcome = SaveOutcome.EXISTS_SAME if same else SaveOutcome.EXISTS_DIFFERENT
+        else:
+            self.payloads[epoch] = payload
+        moved = moves and outcome is not SaveOutcome.EXISTS_DAMAGED and epoch > self.latest
+        if moved:
+            self.latest = epoch
+        return Saved(outcome, None, moved, self.latest, self.above)
+
+    def land_late(self) -> None:
+        """Do the saves that were held up."""
+        for epoch, payload in self.late:
+            if epoch >= self.floor:
+                self.done(epoch, payload)
+        self.late.clear()
+
+    def delete(self) -> None:
+        """Delete the room."""
+        self.floor = self.above
+        self.payloads.clear()
+        self.damaged.clear()
+        self.latest = -1
+
+    def _fail(self) -> Fault | None:
+        fault = self.faults.pop(0) if self.faults else None
+        if isinstance(fault, Exception):
+            raise fault
+        return fault
+
+
+def _away() -> holdfast.Unavailable:
+    return holdfast.Unavailable("UNAVAILABLE", "away")
