@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import batches, calls, crowd, download, lists, machine, memory, s3, upload
+from benchmarks import batches, calls, checkpoints, crowd, download, lists, machine, memory, s3, upload
 from benchmarks.measure import report
 from benchmarks.options import Options, quick
 from benchmarks.table import Table, show
@@ -23,6 +23,7 @@ _SECTIONS: dict[str, Callable[[Options], list[Table]]] = {
     "upload": upload.run,
     "calls": calls.run,
     "batches": batches.run,
+    "checkpoints": checkpoints.run,
     "lists": lists.run,
     "crowd": crowd.run,
     "memory": memory.run,

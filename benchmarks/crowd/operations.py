@@ -11,10 +11,11 @@ from benchmarks.table import Table, verdict, written
 from benchmarks.traffic import Caller, CannedUpload
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast_server.blobs.address import BlobKey
-from holdfast_server.blobs.lists import DEFAULT_PAGE_SIZE, BlobQuery
+from holdfast_server.blobs.lists import BlobQuery
 from holdfast_server.blobs.store import BlobStore
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.body import Chunk, Declared
+from holdfast_server.pages import DEFAULT_PAGE_SIZE
 
 MOST = 2.0
 """The most that anything may cost in the crowd, as a ratio."""

@@ -20,7 +20,7 @@ from holdfast_server.blobs.batches import MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_
 from holdfast_server.blobs.service import SERVICE_NAME as BLOB_STORE
 from holdfast_server.blobs.service import BlobStoreService
 from holdfast_server.blobs.store import BlobStore
-from holdfast_server.checkpoint_assembly import FitnessWatch, checkpoint_parts, described
+from holdfast_server.checkpoint_assembly import CheckpointParts
 from holdfast_server.checkpoints.names import MAX_ROOM_ID_BYTES
 from holdfast_server.checkpoints.service import SERVICE_NAME as CHECKPOINT_STORE
 from holdfast_server.checkpoints.watching import MAX_WATCHED_ROOMS
@@ -88,11 +88,12 @@ def running(settings: Settings) -> Iterator[App]:
         checkpoints = None
         if settings.checkpoint_store.enabled:
             objects = stores.open_for(CHECKPOINT_STORE, settings.backend_of(settings.checkpoint_store.backend))
-            checkpoints = checkpoint_parts(settings, objects, stores.spool(), workers, stack)
+            checkpoints = CheckpointParts(settings, objects, stores.spool(), workers)
+            stack.callback(checkpoints.close)
             services[CHECKPOINT_STORE] = partial(
                 checkpoint_store_pb2_grpc.add_CheckpointStoreServicer_to_server, checkpoints.service
             )
-            stores.descriptions[CHECKPOINT_STORE] = described(objects.describe, checkpoints.fitness)
+            stores.descriptions[CHECKPOINT_STORE] = checkpoints.describe
 
         info = ServerInfoService(__version__, _limits(settings), stores.descriptions)
         services[SERVER] = partial(server_pb2_grpc.add_ServerServicer_to_server, info)
@@ -106,17 +107,16 @@ def running(settings: Settings) -> Iterator[App]:
             readiness = _Readiness(rpc, _addresses(settings, rpc, probes))
             rpc.announce([SERVER], serving=True)
             if checkpoints is not None:
-                watch = FitnessWatch(
-                    checkpoints.fitness,
-                    lambda problem: rpc.withhold(CHECKPOINT_STORE, withheld=problem is not None),
-                )
-                stack.callback(watch.close)
-                watch.start()
-            stores.start(readiness.tell)
-            if checkpoints is not None:
-                checkpoints.start()
+                checkpoints.start(lambda withheld: rpc.withhold(CHECKPOINT_STORE, withheld=withheld))
+
+            def tell(names: Sequence[str], error: HoldfastError | None) -> None:
+                if checkpoints is not None:
+                    checkpoints.look()  # before it is said that all is well: it may ask more of a backend
+                readiness.tell(names, error)
+
+            stores.start(tell)
             readiness.begin()
-            yield App(rpc, probes, _nothing if checkpoints is None else checkpoints.watches.close)
+            yield App(rpc, probes, _nothing if checkpoints is None else checkpoints.end_watches)
         finally:
             if not rpc.stop():
                 # A call hangs in the kernel, and may wake up: what it holds must stay open until the process ends.

@@ -3,10 +3,8 @@
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from typing import NamedTuple
 
 from holdfast_server.checkpoints import key_file
 from holdfast_server.checkpoints.fitness import Fitness
@@ -19,7 +17,6 @@ from holdfast_server.checkpoints.service import CheckpointStoreService
 from holdfast_server.checkpoints.store import CheckpointStore, StoreOptions
 from holdfast_server.checkpoints.watching import Watches
 from holdfast_server.config import Settings
-from holdfast_server.errors import HoldfastError
 from holdfast_server.objects.base import Description, ListQuery, ObjectStore
 from holdfast_server.objects.spool import Spool
 from holdfast_server.workers import Workers
@@ -30,94 +27,89 @@ _LOOK_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
-class CheckpointParts(NamedTuple):
-    """What the server needs to know of CheckpointStore. `fitness` tells why it cannot be used, its backend aside."""
+class CheckpointParts:
+    """CheckpointStore and what goes with it. A thread looks whether an operator has mended what it lacks."""
 
-    service: CheckpointStoreService
-    fitness: Fitness
-    watches: Watches
-    start: Callable[[], None]
-    """To be called once the backend was started."""
+    def __init__(self, settings: Settings, objects: ObjectStore, spool: Spool, workers: Workers) -> None:
+        chosen = settings.checkpoint_store
+        self._objects = objects
+        keys = _keys(settings, objects)
+        self._fitness = Fitness(objects, keys, single_writer=settings.s3 is not None and settings.s3.single_writer)
+        store = CheckpointStore(
+            objects,
+            keys,
+            WaitingRoom(spool, chosen.load_memory_bytes),
+            workers,
+            StoreOptions(
+                max_bytes=chosen.max_checkpoint_bytes,
+                encrypt=chosen.encrypt,
+                tombstone_seconds=chosen.tombstone_seconds,
+            ),
+            check_write=self._fitness.check,
+        )
+        self._watches = Watches(
+            store.pointers,
+            workers,
+            interval_seconds=chosen.watch_interval_seconds,
+            most=max(settings.rpc.max_concurrent_calls // 2, 1),
+            at_once=objects.describe().reads_at_once,
+        )
+        age = timedelta(seconds=chosen.keep_seconds)
+        self._housekeeping = Housekeeping(
+            store,
+            retention=Retention(chosen.keep_last, age) if chosen.keep_last else None,
+            interval_seconds=chosen.prune_interval_seconds,
+            tombstone_seconds=chosen.tombstone_seconds,
+        )
+        self.service = CheckpointStoreService(store, self._watches)
+        self._withhold: Callable[[bool], None] = lambda _withheld: None
+        self._lock = threading.Lock()
+        self._is_withheld: bool | None = None
+        self._closing = threading.Event()
+        self._looker = threading.Thread(target=self._look_now_and_then, name="checkpoint fitness", daemon=True)
 
-
-def checkpoint_parts(
-    settings: Settings, objects: ObjectStore, spool: Spool, workers: Workers, stack: ExitStack
-) -> CheckpointParts:
-    """Put the parts together; `stack` closes them."""
-    chosen = settings.checkpoint_store
-    keys = _keys(settings, objects)
-    options = StoreOptions(
-        max_bytes=chosen.max_checkpoint_bytes, encrypt=chosen.encrypt, tombstone_seconds=chosen.tombstone_seconds
-    )
-    fitness = Fitness(objects, keys, single_writer=settings.s3 is not None and settings.s3.single_writer)
-    store = CheckpointStore(
-        objects, keys, WaitingRoom(spool, chosen.load_memory_bytes), workers, options, check_write=fitness.check
-    )
-    watches = Watches(
-        store.pointers,
-        workers,
-        interval_seconds=chosen.watch_interval_seconds,
-        most=max(settings.rpc.max_concurrent_calls // 2, 1),
-        at_once=objects.describe().reads_at_once,
-    )
-    stack.callback(watches.close)
-    retention = Retention(chosen.keep_last, timedelta(seconds=chosen.keep_seconds)) if chosen.keep_last else None
-    housekeeping = Housekeeping(
-        store,
-        retention=retention,
-        interval_seconds=chosen.prune_interval_seconds,
-        tombstone_seconds=chosen.tombstone_seconds,
-    )
-    stack.callback(housekeeping.close)
-    return CheckpointParts(CheckpointStoreService(store, watches), fitness, watches, housekeeping.start)
-
-
-def described(describe: Callable[[], Description], fitness: Fitness) -> Callable[[], Description]:
-    """Return what describes the backend, and says why CheckpointStore cannot be used where it is not the backend."""
-
-    def describe_both() -> Description:
-        description = describe()
-        problem = fitness.problem
+    def describe(self) -> Description:
+        """Describe the backend, and say why CheckpointStore cannot be used where it is not the backend."""
+        description = self._objects.describe()
+        problem = self._fitness.problem
         if description.not_ready is not None or problem is None:
             return description
         return replace(description, not_ready=problem.reason)
 
-    return describe_both
+    def start(self, withhold: Callable[[bool], None]) -> None:
+        """Begin to look; `withhold` is told now, and whenever it changes, whether the service must not be used."""
+        self._withhold = withhold
+        self.look()
+        self._looker.start()
+        self._housekeeping.start()
 
-
-class FitnessWatch:
-    """A thread that tells, first at once, whether there is a problem, and whenever that changes."""
-
-    def __init__(self, fitness: Fitness, tell: Callable[[HoldfastError | None], None]) -> None:
-        self._fitness = fitness
-        self._tell = tell
-        self._closing = threading.Event()
-        self._told: HoldfastError | None = None
-        self._thread = threading.Thread(target=self._run, name="checkpoint fitness", daemon=True)
-
-    def start(self) -> None:
-        """Tell, and begin to look."""
-        self._look(first=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End the thread."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _look(self, *, first: bool = False) -> None:
-        problem = self._fitness.problem
-        if first or (problem is None) is not (self._told is None):
-            self._told = problem
+    def look(self) -> None:
+        """Look now whether it can be used, the state of its backend aside."""
+        with self._lock:
+            problem = self._fitness.problem
+            if (problem is not None) is self._is_withheld:
+                return
+            self._is_withheld = problem is not None
             if problem is not None:
                 fields = {"reason": problem.reason.value, "error": problem.message}
                 _log.warning("CheckpointStore cannot be used", extra={"fields": fields})
-            self._tell(problem)
+            self._withhold(self._is_withheld)
 
-    def _run(self) -> None:
+    def end_watches(self) -> None:
+        """End the calls that would last for ever."""
+        self._watches.close()
+
+    def close(self) -> None:
+        """End all threads."""
+        self._closing.set()
+        self._watches.close()
+        self._housekeeping.close()
+        if self._looker.is_alive():
+            self._looker.join()
+
+    def _look_now_and_then(self) -> None:
         while not self._closing.wait(_LOOK_SECONDS):
-            self._look()
+            self.look()
 
 
 def _keys(settings: Settings, objects: ObjectStore) -> Keys:

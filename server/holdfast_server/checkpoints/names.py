@@ -8,7 +8,9 @@ from holdfast_server.errors import HoldfastError, InvalidArgument, Reason
 from holdfast_server.objects.key import ObjectKey
 
 MAX_ROOM_ID_BYTES = 512
-MAX_EPOCH = (1 << 63) - 1
+MAX_EPOCH = (1 << 63) - 2
+"""So that the next one is a number of 64 bits, too."""
+
 MAX_WRITER_CHARACTERS = 128
 
 SNAPSHOTS = "snapshots/"
@@ -107,11 +109,12 @@ class RoomId:
 
 
 def checked_epoch(epoch: int | None, field: str = "epoch") -> int:
-    """Return an epoch: 0 to 2^63 - 1. Raises `InvalidArgument` (INVALID_EPOCH)."""
+    """Return an epoch: 0 to 2^63 - 2. Raises `InvalidArgument` (INVALID_EPOCH)."""
     if epoch is None:
         raise InvalidArgument(Reason.INVALID_EPOCH, field, f"{field} is not set")
     if not 0 <= epoch <= MAX_EPOCH:
-        raise InvalidArgument(Reason.INVALID_EPOCH, field, f"{field} {epoch} is negative")
+        rule = "is negative" if epoch < 0 else f"is above {MAX_EPOCH}"
+        raise InvalidArgument(Reason.INVALID_EPOCH, field, f"{field} {epoch} {rule}")
     return epoch
 
 

@@ -80,7 +80,7 @@ class Removal:
 
     def prune(self, room: RoomId | None, retention: Retention, *, dry_run: bool = False) -> Iterator[Pruned]:
         """Do what `CheckpointStore.prune` promises."""
-        sums = Pruned()
+        sums = told = Pruned()
         for each in rooms_of(self._objects) if room is None else (room,):
             calls.check("pruning")
             try:
@@ -91,7 +91,9 @@ class Removal:
                         kept=sums.kept + progress.kept,
                         deleted_bytes=sums.deleted_bytes + progress.deleted_bytes,
                     )
-                    yield sums
+                    if sums.deleted - told.deleted >= _PROGRESS:
+                        told = sums
+                        yield sums
             except NotFound:
                 if room is not None:
                     raise

@@ -173,14 +173,14 @@ class Watches:
             begun = time.monotonic()
             with self._changed:
                 rooms = list(self._watches)
-            for room in rooms:
-                try:
-                    if (seen := self._look(room)).error is not None:
+            try:
+                for seen in self._workers.each(rooms, self._look, self._at_once):
+                    if seen.error is not None:
                         self._spread(seen)
-                except HoldfastError:
-                    break  # the backend is away: the breaker has said so, and the next round tries again
-                except Exception:  # noqa: BLE001 (the thread has to live on, whatever the store answers)
-                    _log.exception("A watched pointer could not be read")
+            except HoldfastError:
+                pass  # the backend is away: the breaker has said so, and the next round tries again
+            except Exception:  # noqa: BLE001 (the thread has to live on, whatever the store answers)
+                _log.exception("Watched pointers could not be read")
             with self._changed:
                 left = begun + self._interval_seconds - time.monotonic()
                 self._changed.wait_for(lambda: self._is_closed, max(left, self._interval_seconds / 10))
