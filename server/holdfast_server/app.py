@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
 
@@ -21,7 +21,7 @@ from holdfast_server.blobs.service import SERVICE_NAME as BLOB_STORE
 from holdfast_server.blobs.service import BlobStoreService
 from holdfast_server.blobs.store import BlobStore
 from holdfast_server.checkpoint_assembly import CheckpointParts
-from holdfast_server.checkpoints.names import MAX_ROOM_ID_BYTES
+from holdfast_server.checkpoints.names import MAX_ROOM_ID_BYTES, SNAPSHOTS
 from holdfast_server.checkpoints.service import SERVICE_NAME as CHECKPOINT_STORE
 from holdfast_server.checkpoints.watching import MAX_WATCHED_ROOMS
 from holdfast_server.config import Settings, split_address
@@ -34,6 +34,7 @@ from holdfast_server.objects.key import MAX_KEY_BYTES, MAX_SEGMENT_BYTES
 from holdfast_server.objects.measured import MeasuredStore, ObjectMetrics
 from holdfast_server.objects.registry import BACKENDS, BackendOptions
 from holdfast_server.objects.remote_metrics import RemoteMetrics
+from holdfast_server.objects.s3 import S3Options
 from holdfast_server.objects.spool import Spool
 from holdfast_server.pages import MAX_PAGE_SIZE
 from holdfast_server.rpc.allocator import AllocatorOptions, tune
@@ -88,7 +89,7 @@ def running(settings: Settings) -> Iterator[App]:
         checkpoints = None
         if settings.checkpoint_store.enabled:
             objects = stores.open_for(CHECKPOINT_STORE, settings.backend_of(settings.checkpoint_store.backend))
-            checkpoints = CheckpointParts(settings, objects, stores.spool(), workers)
+            checkpoints = CheckpointParts(settings, objects, stores.spool(), workers, registry)
             stack.callback(checkpoints.close)
             services[CHECKPOINT_STORE] = partial(
                 checkpoint_store_pb2_grpc.add_CheckpointStoreServicer_to_server, checkpoints.service
@@ -194,7 +195,7 @@ class _Stores:
             remote_metrics=self._remote_metrics,
             objects_dir=None if directory is None else directory.objects,
             store_id="" if directory is None else directory.store_id,
-            s3=settings.s3_options,
+            s3=_s3_options(settings),
             open_spool=self.spool,
         )
         self._metrics = ObjectMetrics(registry)
@@ -232,6 +233,14 @@ class _Stores:
         """Start all of them; `tell` hears which services can or cannot be used."""
         for backend, store in self._open.items():
             store.start(partial(tell, self._users[backend]))
+
+
+def _s3_options(settings: Settings) -> S3Options | None:
+    """Return what the S3 backend is made of; what an older system put among the checkpoints is read where asked for."""
+    options = settings.s3_options
+    if options is None or not settings.checkpoint_store.legacy:
+        return options
+    return replace(options, adopt_prefix=SNAPSHOTS)
 
 
 class _Readiness:

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+from prometheus_client import CollectorRegistry
+
 from holdfast_server.checkpoints import key_file
 from holdfast_server.checkpoints.fitness import Fitness
 from holdfast_server.checkpoints.housekeeping import Housekeeping
 from holdfast_server.checkpoints.key_ring import FixedKeys, KeyRing, KeyRingError, Keys, NoKeys
+from holdfast_server.checkpoints.legacy import LegacyTags, read_pointer
+from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import HIBERNATED, SNAPSHOTS
 from holdfast_server.checkpoints.opening import WaitingRoom
 from holdfast_server.checkpoints.removal import Retention
 from holdfast_server.checkpoints.service import CheckpointStoreService
-from holdfast_server.checkpoints.store import CheckpointStore, StoreOptions
+from holdfast_server.checkpoints.store import CheckpointStore, LegacyForms, StoreOptions
 from holdfast_server.checkpoints.watching import Watches
 from holdfast_server.config import Settings
 from holdfast_server.objects.base import Description, ListQuery, ObjectStore
@@ -30,7 +34,9 @@ _log = logging.getLogger(__name__)
 class CheckpointParts:
     """CheckpointStore and what goes with it. A thread looks whether an operator has mended what it lacks."""
 
-    def __init__(self, settings: Settings, objects: ObjectStore, spool: Spool, workers: Workers) -> None:
+    def __init__(
+        self, settings: Settings, objects: ObjectStore, spool: Spool, workers: Workers, registry: CollectorRegistry
+    ) -> None:
         chosen = settings.checkpoint_store
         self._objects = objects
         keys = _keys(settings, objects)
@@ -44,8 +50,10 @@ class CheckpointParts:
                 max_bytes=chosen.max_checkpoint_bytes,
                 encrypt=chosen.encrypt,
                 tombstone_seconds=chosen.tombstone_seconds,
+                legacy=LegacyForms(read_pointer, LegacyTags(keys)) if chosen.legacy else None,
             ),
             check_write=self._fitness.check,
+            metrics=CheckpointMetrics(registry),
         )
         self._watches = Watches(
             store.pointers,

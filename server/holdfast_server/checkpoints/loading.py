@@ -6,10 +6,11 @@ from typing import Self
 
 from holdfast_server.checkpoints.checkpoint import Checkpoint, Found, Skipped
 from holdfast_server.checkpoints.epochs import epochs_of, highest_epoch
+from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.opening import Payload
 from holdfast_server.checkpoints.pointers import LEGACY_TAG, Pointer, Pointers
-from holdfast_server.checkpoints.reading import Checkpoints, report
+from holdfast_server.checkpoints.reading import Checkpoints
 from holdfast_server.errors import (
     ConcurrentModification,
     EpochTooOld,
@@ -62,17 +63,23 @@ class _Pruned(Exception):
 class Loading:
     """Loads checkpoints, and tells what is known of them."""
 
-    def __init__(self, objects: ObjectStore, pointers: Pointers, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, objects: ObjectStore, pointers: Pointers, checkpoints: Checkpoints, metrics: CheckpointMetrics
+    ) -> None:
         self._objects = objects
         self._pointers = pointers
         self._checkpoints = checkpoints
+        self._metrics = metrics
 
     def load(self, room: RoomId, epoch: int | None, *, min_epoch: int | None, fallback: bool) -> Loaded:
         """Do what `CheckpointStore.load` promises."""
         for _ in range(_TRIES):
             place = _Place(self._objects, self._pointers, room)
             start = place.start(epoch, fallback=fallback)
-            skipped = [Skipped(None, place.problem)] if place.problem and epoch is None else []
+            skipped = []
+            if place.problem is not None and epoch is None:
+                self._metrics.report(place.problem)
+                skipped = [Skipped(None, place.problem)]
             try:
                 return self._newest_good(place, start, skipped, min_epoch, is_latest=epoch is None, fallback=fallback)
             except _Pruned:
@@ -122,7 +129,7 @@ class Loading:
                 except BaseException:
                     payload.close()
                     raise
-            report(failure)
+            self._metrics.report(failure)
             error = error or failure
             skipped.append(Skipped(epoch, failure.with_traceback(None)))
         raise error or place.nothing()
@@ -159,7 +166,6 @@ class _Place:
         highest = highest_epoch(self._objects, self.room)
         if highest < 0:
             raise problem
-        report(problem)
         return highest
 
     def tag_of(self, epoch: int) -> bytes:

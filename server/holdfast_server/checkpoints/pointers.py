@@ -179,7 +179,8 @@ class Pointers:
                 if known.is_deleted:
                     raise deleted(room, epoch, known)
                 # An epoch is stored once. One that was lost, and stored anew, is named anew.
-                if known.epoch > epoch or known.tag in (tag, LEGACY_TAG):
+                # What an older system wrote has no tag, and takes from no pointer the one that it binds.
+                if known.epoch > epoch or LEGACY_TAG in (tag, known.tag) or known.tag == tag:
                     return False, known
             try:
                 return True, self._write(room, epoch, tag, condition)

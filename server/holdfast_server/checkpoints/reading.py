@@ -1,6 +1,5 @@
 """One checkpoint of a room at a time: read whole and verified, or only its verified footer."""
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -24,8 +23,6 @@ from holdfast_server.checkpoints.seal import (
 from holdfast_server.errors import HoldfastError, IntegrityFailed, SealInvalid, SealKeyUnavailable
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.ranges import Tail
-
-_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -93,12 +90,6 @@ class Checkpoints:
 def concerns_one(error: HoldfastError) -> bool:
     """Tell whether an error is about one room or checkpoint, and not about the backend or the call."""
     return isinstance(error, IntegrityFailed | SealKeyUnavailable)
-
-
-def report(error: HoldfastError) -> None:
-    """Log damage: it is one room's, and an operator should know."""
-    fields = {"reason": error.reason.value, **error.details, "error": error.message}
-    _log.warning("A checkpoint is not good", extra={"fields": fields})
 
 
 def _sealed_as(room: RoomId, epoch: int) -> SealedAs:

@@ -8,9 +8,10 @@ from holdfast_server import calls
 from holdfast_server.checkpoints.checkpoint import ListedRoom
 from holdfast_server.checkpoints.epochs import epochs_of, highest_epoch
 from holdfast_server.checkpoints.lists import rooms_of
+from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.pointers import Pointer, Pointers
-from holdfast_server.checkpoints.reading import Checkpoints, concerns_one, report
+from holdfast_server.checkpoints.reading import Checkpoints, concerns_one
 from holdfast_server.errors import (
     ConcurrentModification,
     ConditionUnsupported,
@@ -73,10 +74,13 @@ class Deletion:
 class Removal:
     """Removes checkpoints."""
 
-    def __init__(self, objects: ObjectStore, pointers: Pointers, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, objects: ObjectStore, pointers: Pointers, checkpoints: Checkpoints, metrics: CheckpointMetrics
+    ) -> None:
         self._objects = objects
         self._pointers = pointers
         self._checkpoints = checkpoints
+        self._metrics = metrics
 
     def prune(self, room: RoomId | None, retention: Retention, *, dry_run: bool = False) -> Iterator[Pruned]:
         """Do what `CheckpointStore.prune` promises."""
@@ -101,7 +105,7 @@ class Removal:
             except HoldfastError as error:
                 if room is not None or not concerns_one(error):
                     raise
-                report(error)
+                self._metrics.report(error)
                 sums = replace(sums, rooms=sums.rooms + 1, failed=[ListedRoom(each, None, None, error)])
                 yield sums
                 sums = replace(sums, failed=[])
@@ -133,8 +137,10 @@ class Removal:
         deleted = size = 0
         for epoch, record in condemned:
             calls.check("pruning")
-            if not dry_run and not self._objects.delete(room.epoch_key(epoch)):
-                continue
+            if not dry_run:
+                if not self._objects.delete(room.epoch_key(epoch)):
+                    continue
+                self._metrics.count_pruned()
             deleted, size = deleted + 1, size + record.size_bytes
             if deleted == _PROGRESS:
                 yield Pruned(deleted=deleted, deleted_bytes=size)

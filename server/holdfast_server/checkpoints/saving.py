@@ -6,9 +6,10 @@ from datetime import datetime
 from holdfast_server.checkpoints.checkpoint import NO_CHECKPOINT, Checkpoint, Outcome, Saved, SaveOptions
 from holdfast_server.checkpoints.epochs import highest_epoch
 from holdfast_server.checkpoints.key_ring import Keys
+from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.pointers import LEGACY_TAG, Pointer, Pointers, deleted
-from holdfast_server.checkpoints.reading import Checkpoints, report
+from holdfast_server.checkpoints.reading import Checkpoints
 from holdfast_server.checkpoints.seal import Purpose, Subject
 from holdfast_server.checkpoints.sealing import Sealing
 from holdfast_server.errors import (
@@ -33,6 +34,7 @@ class Saving:
         keys: Keys,
         pointers: Pointers,
         checkpoints: Checkpoints,
+        metrics: CheckpointMetrics,
         *,
         max_bytes: int,
         encrypt: bool,
@@ -42,6 +44,7 @@ class Saving:
         self._keys = keys
         self._pointers = pointers
         self._checkpoints = checkpoints
+        self._metrics = metrics
         self._max_bytes = max_bytes
         self._encrypt = encrypt
         self._clock = clock
@@ -105,7 +108,7 @@ class Saving:
             checkpoint, payload = self._checkpoints.open(room, epoch)
             payload.close()
         except IntegrityFailed as damage:
-            report(damage)
+            self._metrics.report(damage)
             return self._not_stored(room, epoch, Outcome.EXISTS_DAMAGED, None)
         except ObjectNotFound:
             message = f"room {room.text!r}: epoch {epoch} was deleted while it was saved"

@@ -10,6 +10,7 @@ from typing import Self
 from holdfast_server import page_token
 from holdfast_server.checkpoints import seal
 from holdfast_server.checkpoints.key_ring import Keys
+from holdfast_server.checkpoints.legacy import flat_names
 from holdfast_server.checkpoints.lists import ENTRY_BYTES, PageQuery, page_of
 from holdfast_server.checkpoints.names import HIBERNATED, SNAPSHOTS, RoomId, flat_room, room_of_snapshot
 from holdfast_server.checkpoints.opening import OpenLegacy, Payload, WaitingRoom, open_payload
@@ -151,8 +152,14 @@ class SnapshotStore:
         except _GivenUp as given_up:
             return IfMatch(given_up.info.etag)
         except ObjectNotFound:
+            if self._legacy is None:
+                return CreateOnly()
+        else:
+            raise _is_hibernated(room, info.etag)
+        try:
+            raise _is_hibernated(room, self._objects.stat(room.flat_key).etag)
+        except ObjectNotFound:
             return CreateOnly()
-        raise _is_hibernated(room, info.etag)
 
     def restore(self, room: RoomId) -> Restored:
         """Return a room's snapshot, verified whole; the caller closes it. It stays where it is.
@@ -286,9 +293,9 @@ class SnapshotStore:
         if self._legacy is None:
             return
         after = after if after.startswith(SNAPSHOTS) else ""
-        for entry in self._objects.list(ListQuery(SNAPSHOTS + prefix, after, delimiter=True)):
-            if isinstance(entry, Entry) and (flat := flat_room(entry.name)) is not None:
-                yield entry.name, flat
+        for name in flat_names(self._objects, prefix, after):
+            if (flat := flat_room(name)) is not None:
+                yield name, flat
 
     def _listed(self, named: tuple[str, RoomId]) -> ListedSnapshot | None:
         name, room = named

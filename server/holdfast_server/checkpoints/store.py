@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from prometheus_client import CollectorRegistry
+
 from holdfast_server.checkpoints.checkpoint import Found, Listed, ListedRoom, Saved, SaveOptions
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.limits import DEFAULT_MAX_CHECKPOINT_BYTES, DEFAULT_TOMBSTONE_SECONDS
 from holdfast_server.checkpoints.lists import PageQuery, checkpoints_page, rooms_page
 from holdfast_server.checkpoints.loading import Loaded, Loading
+from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.opening import OpenLegacy, WaitingRoom
 from holdfast_server.checkpoints.pointers import Pointers, ReadLegacy
@@ -66,10 +69,12 @@ class CheckpointStore:
         options: StoreOptions = _DEFAULTS,
         *,
         check_write: Callable[[], None] = lambda: None,
+        metrics: CheckpointMetrics | None = None,
         clock: Callable[[], datetime] = _now,
     ) -> None:
         self._objects = objects
         self._check_write = check_write
+        self._metrics = metrics or CheckpointMetrics(CollectorRegistry())
         self._workers = workers
         legacy = options.legacy
         open_legacy = None if legacy is None else legacy.open_payload
@@ -85,12 +90,13 @@ class CheckpointStore:
             keys,
             self.pointers,
             self._checkpoints,
+            self._metrics,
             max_bytes=options.max_bytes,
             encrypt=options.encrypt,
             clock=clock,
         )
-        self._loading = Loading(objects, self.pointers, self._checkpoints)
-        self.removal = Removal(objects, self.pointers, self._checkpoints)
+        self._loading = Loading(objects, self.pointers, self._checkpoints, self._metrics)
+        self.removal = Removal(objects, self.pointers, self._checkpoints, self._metrics)
         self.snapshots = SnapshotStore(
             objects,
             keys,
@@ -119,7 +125,9 @@ class CheckpointStore:
         `PointerInvalid`, `SealKeyUnavailable`, and what `ObjectStore.put` raises.
         """
         self._check_write()
-        return self._saving.save(room, epoch, parts, declared, options)
+        saved = self._saving.save(room, epoch, parts, declared, options)
+        self._metrics.count_save(saved.outcome)
+        return saved
 
     def load(
         self, room: RoomId, epoch: int | None = None, *, min_epoch: int | None = None, fallback: bool = False
