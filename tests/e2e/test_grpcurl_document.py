@@ -33,5 +33,7 @@ def test_every_method_of_every_service_is_called(filesystem_server: ServerProces
 
 
 def test_every_method_has_its_heading() -> None:
-    for method in {method for step in COMMANDS for method in re.findall(r"\bBlobStore/(\w+)", step.command)}:
+    called = {found for step in COMMANDS for found in re.findall(r"\b(?:Blob|Checkpoint)Store/(\w+)", step.command)}
+    assert {"PutBlob", "SaveCheckpoint"} <= called
+    for method in called:
         assert f"\n## {method}\n" in DOCUMENT

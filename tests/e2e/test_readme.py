@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
+ITS_PID = "$(pgrep -f 'holdfast-server serve')"
+"""As the tour has it; a test ends its own server only."""
 
 
 def environment(server: ServerProcess, home: Path) -> dict[str, str]:
@@ -34,14 +37,18 @@ def environment(server: ServerProcess, home: Path) -> dict[str, str]:
 @pytest.mark.timeout(300)
 def test_the_tour_does_what_it_shows(filesystem_server: ServerProcess, tmp_path: Path) -> None:
     server = filesystem_server
-    env = environment(server, tmp_path)
-    ran = 0
-    for block in blocks(README, "console"):
-        for step in steps(block):
+    ran = kills = 0
+    with ExitStack() as restarted:
+        for step in (step for block in blocks(README, "console") for step in steps(block)):
             command = step.command.replace("127.0.0.1:4653", server.address).replace("127.0.0.1:4654", server.http)
-            assert form(run(command, tmp_path, env)) == form(step.output), command
+            command = command.replace(ITS_PID, str(server.pid))
+            assert form(run(command, tmp_path, environment(server, tmp_path))) == form(step.output), command
             ran += 1
-    assert ran >= 10
+            if step.command == f"kill -9 {ITS_PID}":
+                assert server.wait() == -signal.SIGKILL
+                server = restarted.enter_context(ServerProcess(tmp_path / "data"))
+                kills += 1
+    assert (ran >= 15, kills) == (True, 1)
 
 
 def test_the_python_example_runs(filesystem_server: ServerProcess, tmp_path: Path) -> None:
@@ -107,6 +114,7 @@ def test_every_setting_is_in_the_table_as_it_is(setting: config.Described) -> No
 
 
 def test_only_services_that_exist_are_in_the_table() -> None:
-    for absent in ("CheckpointStore", "ChunkCache", "BlockStore"):
+    for absent in ("ChunkCache", "BlockStore"):
         assert f"| `{absent}`" not in README
-    assert "| `BlobStore` |" in README
+    for present in ("BlobStore", "CheckpointStore", "Server"):
+        assert f"| `{present}` |" in README

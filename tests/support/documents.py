@@ -1,7 +1,7 @@
 """Documents that are tested: the commands that they show are run, and what they show is compared with what comes out.
 
 In a block marked `console`, lines that begin with `$ ` are commands (a line that ends in a backslash goes on), and the
-lines behind each are its output. What differs from run to run (etags, times, sizes of pauses) is compared by its form.
+lines behind each are its output. What differs from run to run (etags, key ids, times, addresses) is compared by form.
 """
 
 import re
@@ -13,6 +13,7 @@ from pathlib import Path
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _VARYING = (
     (re.compile(r"\b[0-9a-f]{32}\b"), "<etag>"),
+    (re.compile(r"\b[0-9a-f]{16}\b"), "<key id>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+00:00| UTC)?"), "<time>"),
     (re.compile(r"\b127\.0\.0\.1:\d+\b"), "<address>"),
     (re.compile(r"[ \t]+$", re.MULTILINE), ""),

@@ -116,12 +116,12 @@ def test_server_info_tells_limits_and_backends(server: ServerProcess, client: ho
     info = client.server_info()
     assert info.version
     assert info.limits.max_page_size == 10_000
-    (service,) = info.services
-    assert service.name == "holdfast.v1.BlobStore"
-    backend = service.backend
-    assert (backend.name, backend.durability) in {("memory", "process"), ("filesystem", "disk")}
-    assert (backend.condition_mode, backend.nested_keys) == ("atomic", True)
-    assert bool(backend.store_id) == (backend.name == "filesystem")
+    assert info.limits.max_room_id_bytes == 512
+    assert [service.name for service in info.services] == ["holdfast.v1.BlobStore", "holdfast.v1.CheckpointStore"]
+    for backend in (service.backend for service in info.services):
+        assert (backend.name, backend.durability) in {("memory", "process"), ("filesystem", "disk")}
+        assert (backend.condition_mode, backend.nested_keys) == ("atomic", True)
+        assert bool(backend.store_id) == (backend.name == "filesystem")
 
 
 def test_threads_can_share_a_client(client: holdfast.Client) -> None:

@@ -1,7 +1,6 @@
 """`holdfast blob ...`."""
 
 import sys
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.descriptions import described, list_line, listed, moment, size_of
-from holdfast.downloads import BlobReader
 from holdfast.options import (
     STDIO,
     ContentOption,
@@ -26,6 +24,7 @@ from holdfast.options import (
 from holdfast.results import Attributes
 from holdfast.session import Session
 from holdfast.sources import Data
+from holdfast.targets import copy_chunks, path_of
 from holdfast.terminal import progress_bar, stdout_is_terminal
 
 _DEFAULT_PAGE_SIZE = 1000
@@ -96,7 +95,7 @@ def get(
     prints no result.
     """
     session: Session = context.obj
-    path = _path_of(target, key)
+    path = path_of(target, key)
     wanted: dict[str, Any] = {
         "offset": offset,
         "length": length,
@@ -106,11 +105,11 @@ def get(
     with session.connect() as client:
         if path is None:
             with client.blobs.get(key, **wanted) as reader:
-                _copy(reader, session.output.write, key, visible=not stdout_is_terminal())
+                copy_chunks(reader, reader.range.length, session.output.write, key, visible=not stdout_is_terminal())
             return
         if path.exists() and not path.is_file():  # a device or a pipe: it cannot be replaced
             with client.blobs.get(key, **wanted) as reader, path.open("wb") as file:
-                _copy(reader, file.write, key)
+                copy_chunks(reader, reader.range.length, file.write, key)
             info = reader.info
         else:
             with progress_bar(key) as progress:
@@ -215,25 +214,3 @@ def list_blobs(
                 session.output.document(listed(item))
             else:
                 session.output.line(list_line(item))
-
-
-def _path_of(target: str | None, key: str) -> Path | None:
-    """Return the file to write, or None for stdout."""
-    if target is None:
-        if stdout_is_terminal():
-            raise typer.BadParameter("stdout is a terminal: give a file, or - to print the bytes", param_hint="TARGET")
-        return None
-    if target == STDIO:
-        return None
-    path = Path(target)
-    return path / key.rpartition("/")[2] if path.is_dir() else path
-
-
-def _copy(reader: BlobReader, write: Callable[[bytes], Any], key: str, *, visible: bool = True) -> None:
-    with progress_bar(key, wanted=visible) as progress:
-        written = 0
-        for chunk in reader:
-            write(chunk)
-            written += len(chunk)
-            if progress is not None:
-                progress(written, reader.range.length)

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
-from typing import TypedDict
 
 import grpc
 
 from holdfast.batches import Batches, Blob, NewBlob
 from holdfast.calls import Calls, checked
+from holdfast.conditions import condition_fields
 from holdfast.content import Address, Content, address_fields, check_content
 from holdfast.downloads import BlobReader
-from holdfast.errors import HoldfastError, InvalidArgument
+from holdfast.errors import HoldfastError, IntegrityFailed
 from holdfast.files import check_replaceable, replacing
 from holdfast.results import (
     Attributes,
@@ -23,9 +23,8 @@ from holdfast.results import (
     blob_info,
     blob_page,
 )
-from holdfast.retrying import PASSING
-from holdfast.sources import Data, Source, source_of
-from holdfast.uploads import Progress, send
+from holdfast.sources import Data, source_of
+from holdfast.uploads import Progress, upload
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1 import blob_store_pb2_grpc
 
@@ -69,7 +68,7 @@ class Blobs:
         Raises `AlreadyExists` (`create_only`; or other bytes under a content address), `PreconditionFailed`
         (`if_match_etag`), `BrokenUpload` (not as declared), `StorageFull`, `ReadOnly`.
         """
-        condition = _condition(create_only=create_only, if_match_etag=if_match_etag)
+        condition = condition_fields(create_only=create_only, if_match_etag=if_match_etag)
         with checked():
             header = pb.PutBlobHeader(
                 **address_fields(key_or_content),
@@ -81,23 +80,12 @@ class Blobs:
         source = source_of(data)
         may_repeat = isinstance(key_or_content, Content) or not condition
         calls = self._calls if may_repeat and source.can_rewind else self._calls.once()
-        response = self._send(calls, header, source, progress)
-        return PutResult(blob_info(response.blob), response.created)
-
-    def _send(
-        self, calls: Calls, header: pb.PutBlobHeader, source: Source, progress: Progress | None
-    ) -> pb.PutBlobResponse:
-        tries = calls.retrier.begin()
-        while True:
-            try:
-                with source.open() as opened:
-                    if opened.size_bytes is not None and not header.HasField("size_bytes"):
-                        header.size_bytes = opened.size_bytes
-                    return send(calls, self._stub.PutBlob, header, opened.pieces, progress)
-            except PASSING as error:
-                # The upload may have taken its time: the bound is for standing still.
-                tries.extend()
-                tries.pause_after(error)
+        sent = upload(calls, self._stub.PutBlob, pb.PutBlobRequest, header, source, progress=progress)
+        blob = sent.answer.blob
+        if blob.sha256 != sent.sha256:
+            what = f"key {blob.key!r}: the server stored other bytes than those sent"
+            raise IntegrityFailed("INTEGRITY_FAILED", what, {"key": blob.key})
+        return PutResult(blob_info(blob), sent.answer.created)
 
     def get(
         self,
@@ -230,7 +218,7 @@ class Blobs:
         Raises `NotFound` (the source), `AlreadyExists` (`create_only`; or other bytes under a content address),
         `PreconditionFailed`, `IntegrityFailed`, `StorageFull`, `ReadOnly`.
         """
-        condition = _condition(create_only=create_only, if_match_etag=if_match_etag)
+        condition = condition_fields(create_only=create_only, if_match_etag=if_match_etag)
         with checked():
             request = pb.CopyBlobRequest(
                 source=pb.BlobAddress(**address_fields(source)),
@@ -296,22 +284,6 @@ class Blobs:
         """
         etags = repeat(None) if if_match_etags is None else if_match_etags
         return self._batches.delete(zip(addresses, etags, strict=if_match_etags is not None))
-
-
-class _Condition(TypedDict, total=False):
-    """`oneof precondition` of the requests."""
-
-    create_only: bool
-    if_match_etag: str
-
-
-def _condition(*, create_only: bool, if_match_etag: str | None) -> _Condition:
-    if create_only and if_match_etag is not None:
-        message = "create_only and if_match_etag exclude each other"
-        raise InvalidArgument("INVALID_CONDITION", message, field="if_match_etag")
-    if create_only:
-        return {"create_only": True}
-    return {} if if_match_etag is None else {"if_match_etag": if_match_etag}
 
 
 def _attributes(attributes: Attributes) -> pb.BlobAttributes:

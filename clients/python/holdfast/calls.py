@@ -28,6 +28,10 @@ class Calls:
         """Return the same without further tries."""
         return replace(self, retrier=replace(self.retrier, retries=0))
 
+    def within(self, timeout_seconds: float) -> "Calls":
+        """Return the same with another time-out for unary calls and uploads. Raises `ValueError`."""
+        return replace(self, retrier=replace(self.retrier, timeout_seconds=timeout_seconds))
+
     def unary(self, method: "grpc.UnaryUnaryMultiCallable[Request, Response]", request: Request) -> Response:
         """Return the answer to one request. Raises `HoldfastError`."""
 

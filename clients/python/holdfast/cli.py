@@ -8,7 +8,15 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
-from holdfast import batch_commands, blob_commands, errors, sync_command
+from holdfast import (
+    batch_commands,
+    blob_commands,
+    checkpoint_commands,
+    errors,
+    retention_commands,
+    snapshot_commands,
+    sync_command,
+)
 from holdfast.exit_codes import EXIT_FAILURE, EXIT_OUTPUT_CLOSED, exit_code_of
 from holdfast.retrying import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, Retrier
 from holdfast.session import DEFAULT_ADDRESS, Session
@@ -19,8 +27,9 @@ _EPILOG = """**Exit codes**
 - 0: done
 - 1: another failure, e.g. of a local file, or a full store
 - 2: wrong usage, or an argument that breaks a rule
-- 3: there is no such blob
-- 4: a condition failed: --create-only, --if-match, other bytes under a content address, or others were faster
+- 3: there is no such blob, room, checkpoint or snapshot
+- 4: a condition failed: --create-only, --if-match, other bytes under a content address or at an epoch, or others
+  were faster
 - 5: the bytes are damaged
 - 6: the server cannot be reached, is overloaded, or did not answer in time
 - 130: interrupted
@@ -38,7 +47,10 @@ cli = typer.Typer(
 server = typer.Typer(help="Ask about the server.", no_args_is_help=True)
 blob_commands.blob.add_typer(sync_command.sync)
 blob_commands.blob.add_typer(batch_commands.batch)
+checkpoint_commands.checkpoint.add_typer(retention_commands.retention)
+checkpoint_commands.checkpoint.add_typer(snapshot_commands.snapshot)
 cli.add_typer(blob_commands.blob, name="blob")
+cli.add_typer(checkpoint_commands.checkpoint, name="checkpoint")
 cli.add_typer(server, name="server")
 
 
@@ -64,7 +76,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Store blobs on a Holdfast server and fetch them: whole and verified, or not at all."""
+    """Store blobs and rooms on a Holdfast server and fetch them: whole and verified, or not at all."""
     if not address:
         raise typer.BadParameter("it is empty", param_hint="--address")
     try:

@@ -7,6 +7,7 @@ import grpc
 
 from holdfast.blobs import Blobs
 from holdfast.calls import Calls
+from holdfast.checkpoints import Checkpoints
 from holdfast.retrying import (
     DEFAULT_RETRIES,
     DEFAULT_TIMEOUT_SECONDS,
@@ -43,7 +44,10 @@ def connect(
 
 
 class Client:
-    """A client of one server: a context manager, and safe to use from several threads. `blobs` are its blobs."""
+    """A client of one server: a context manager, and safe to use from several threads.
+
+    `blobs` are its blobs, `checkpoints` the checkpoints and snapshots of its rooms.
+    """
 
     def __init__(self, address: str, retrier: Retrier) -> None:
         if not address:
@@ -53,6 +57,7 @@ class Client:
         self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._server = server_pb2_grpc.ServerStub(self._channel)
         self.blobs = Blobs(self._channel, self._calls)
+        self.checkpoints = Checkpoints(self._channel, self._calls)
 
     def server_info(self) -> ServerInfo:
         """Return what the server is and what it can do. Raises `Unavailable`, `Overloaded`, `DeadlineExceeded`."""

@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, TypeAlias
 
-import google_crc32c
 import grpc
 
 from holdfast.calls import Calls
 from holdfast.content import check_content
 from holdfast.errors import (
-    Cancelled,
-    DeadlineExceeded,
     HoldfastError,
     IntegrityFailed,
     NotFound,
@@ -20,6 +17,7 @@ from holdfast.errors import (
     PreconditionFailed,
     Unavailable,
 )
+from holdfast.incoming import Incoming
 from holdfast.results import ByteRange, blob_info
 from holdfast.retrying import PASSING
 from holdfast.v1 import blob_store_pb2 as pb
@@ -47,7 +45,7 @@ class BlobReader(Iterator[bytes]):
         self._method = method
         self._request = request
         self._is_closed = False
-        self._stream: _Stream | None = calls.retrier.call(lambda _: self._open(request))
+        self._stream: Incoming[pb.BlobInfo] | None = calls.retrier.call(lambda _: self._open(request))
         message = self._stream.info
         self.info = blob_info(message)
         self.range = ByteRange(message.range.offset, message.range.length)
@@ -93,8 +91,16 @@ class BlobReader(Iterator[bytes]):
             self._stream.cancel()
             self._stream = None
 
-    def _open(self, request: pb.GetBlobRequest) -> "_Stream":
-        return _Stream(self._calls, self._method, request)
+    def _open(self, request: pb.GetBlobRequest) -> Incoming[pb.BlobInfo]:
+        stream = Incoming(self._calls, self._method(request), _name(request))
+        if not stream.info.HasField("range"):
+            raise stream.damage("a download did not begin with the blob's range")
+        try:
+            check_content(request, stream.info)
+        except IntegrityFailed:
+            stream.cancel()
+            raise
+        return stream
 
     def _next_chunk(self) -> bytes | None:
         while self._stream is not None:
@@ -116,7 +122,7 @@ class BlobReader(Iterator[bytes]):
             return chunk
         return None
 
-    def _resumed(self, error: Unavailable | Overloaded) -> "_Stream":
+    def _resumed(self, error: Unavailable | Overloaded) -> Incoming[pb.BlobInfo]:
         if self._position != self._tried_at:
             self._tries = self._calls.retrier.begin()
             self._tried_at = self._position
@@ -166,50 +172,5 @@ class BlobReader(Iterator[bytes]):
         return IntegrityFailed("INTEGRITY_FAILED", f"key {key!r}: {what}", {"key": key})
 
 
-class _Stream:
-    """One call of GetBlob: its info is there, its chunks are to come."""
-
-    def __init__(self, calls: Calls, method: _Method, request: pb.GetBlobRequest) -> None:
-        self._calls = calls
-        self._call = method(request)
-        first = self._receive()
-        if first is None or first.WhichOneof("part") != "info" or not first.info.HasField("range"):
-            raise self._damage("a download did not begin with the blob's info")
-        try:
-            check_content(request, first.info)
-        except IntegrityFailed:
-            self.cancel()
-            raise
-        self.info = first.info
-
-    def next_chunk(self) -> bytes | None:
-        """Return the next bytes, verified; None at the end."""
-        message = self._receive()
-        if message is None:
-            return None
-        chunk = message.chunk
-        data = chunk.data  # copies at each access
-        if not data or not chunk.HasField("crc32c"):
-            raise self._damage(f"key {self.info.key!r}: a message came without data or without its CRC-32C")
-        if google_crc32c.value(data) != chunk.crc32c:
-            raise self._damage(f"key {self.info.key!r}: a chunk that came does not have its CRC-32C")
-        return data
-
-    def cancel(self) -> None:
-        self._call.cancel()
-
-    def _receive(self) -> pb.GetBlobResponse | None:
-        with self._calls.watchdog.watching(self._call) as wait:
-            try:
-                with self._calls.translated():
-                    return next(self._call, None)
-            except Cancelled:
-                if not wait.expired:
-                    raise
-                seconds = self._calls.retrier.timeout_seconds
-                message = f"{self._calls.address} sent nothing for {seconds:g} s"
-                raise DeadlineExceeded("DEADLINE_EXCEEDED", message) from None
-
-    def _damage(self, message: str) -> IntegrityFailed:
-        self.cancel()
-        return IntegrityFailed("INTEGRITY_FAILED", message)
+def _name(request: pb.GetBlobRequest) -> str:
+    return f"key {request.key!r}" if request.HasField("key") else "content"

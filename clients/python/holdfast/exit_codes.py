@@ -6,17 +6,19 @@ from holdfast import errors
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_CONDITION = 4
+EXIT_DAMAGED = 5
 EXIT_OUTPUT_CLOSED = 128 + signal.SIGPIPE
 """As shells have it."""
 
 _EXIT_CODES: tuple[tuple[type[errors.HoldfastError], int], ...] = (
     (errors.InvalidArgument, EXIT_USAGE),
     (errors.NotFound, 3),
-    (errors.AlreadyExists, 4),
-    (errors.PreconditionFailed, 4),
-    (errors.EpochTooOld, 4),
-    (errors.ConcurrentModification, 4),
-    (errors.IntegrityFailed, 5),
+    (errors.AlreadyExists, EXIT_CONDITION),
+    (errors.PreconditionFailed, EXIT_CONDITION),
+    (errors.EpochTooOld, EXIT_CONDITION),
+    (errors.ConcurrentModification, EXIT_CONDITION),
+    (errors.IntegrityFailed, EXIT_DAMAGED),
     (errors.Unavailable, 6),
     (errors.Overloaded, 6),
     (errors.DeadlineExceeded, 6),

@@ -24,6 +24,13 @@ class LayoutName(StrEnum):
 
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The blob's key.", show_default=False)]
+RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="The room's id.", show_default=False)]
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, or - for stdin.", show_default=False)]
+TargetArgument = Annotated[
+    str | None, typer.Argument(metavar="TARGET", help="A file, a directory, or - for stdout.", show_default=False)
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Print at most this many.")]
+WriterOption = Annotated[str, typer.Option("--writer", metavar="NAME", help="Who does it, e.g. the name of a node.")]
 CreateOnlyOption = Annotated[bool, typer.Option("--create-only", help="Only if the key is free.")]
 IfMatchOption = Annotated[
     str | None, typer.Option("--if-match", metavar="ETAG", help="Only if the blob there has just this etag.")

@@ -89,7 +89,7 @@ def blob_info(message: pb.BlobInfo) -> BlobInfo:
         sha256=message.sha256,
         content_type=message.content_type,
         metadata=dict(message.metadata),
-        update_time=_moment(message.update_time),
+        update_time=moment_of(message.update_time),
     )
 
 
@@ -105,8 +105,9 @@ def blob_page(message: pb.ListBlobsResponse) -> BlobPage:
 def _blob_entry(message: pb.BlobEntry) -> BlobEntry:
     if message.damaged:
         return BlobEntry(message.key, None, None, None, damaged=True)
-    return BlobEntry(message.key, message.size_bytes, message.etag, _moment(message.update_time))
+    return BlobEntry(message.key, message.size_bytes, message.etag, moment_of(message.update_time))
 
 
-def _moment(message: Timestamp) -> datetime:
+def moment_of(message: Timestamp) -> datetime:
+    """Return the time (UTC) that a message tells."""
     return message.ToDatetime(tzinfo=UTC)

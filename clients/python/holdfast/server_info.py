@@ -22,6 +22,9 @@ class ServerLimits:
     max_batch_items: int
     max_batch_bytes: int
     max_find_items: int
+    max_checkpoint_bytes: int
+    max_room_id_bytes: int
+    max_watched_rooms: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Output:
             described["details"] = dict(details)
         if isinstance(error, HoldfastError):
             described |= {"type": type(error).__name__, "reason": error.reason, "details": error.details}
-            for name in ("field", "retry_after_seconds", "size_bytes"):
+            for name in ("field", "retry_after_seconds", "size_bytes", "next_epoch"):
                 if (value := getattr(error, name, None)) is not None:
                     described[name] = value
         sys.stderr.write(json.dumps({"error": described}) + "\n")

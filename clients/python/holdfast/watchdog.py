@@ -4,11 +4,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import grpc
+from typing import Protocol
 
 _CHECKS = 4
 """In the time allowed: silence is noticed at most a quarter of it late."""
+
+
+class Cancellable(Protocol):
+    """A call at work."""
+
+    def cancel(self) -> object:
+        """Give it up."""
 
 
 class Wait:
@@ -16,7 +22,7 @@ class Wait:
 
     __slots__ = ("began", "call", "expired")
 
-    def __init__(self, call: grpc.RpcContext) -> None:
+    def __init__(self, call: Cancellable) -> None:
         self.call = call
         self.began = time.monotonic()
         self.expired = False
@@ -36,7 +42,7 @@ class Watchdog:
         self._is_running = False
 
     @contextmanager
-    def watching(self, call: grpc.RpcContext) -> Iterator[Wait]:
+    def watching(self, call: Cancellable) -> Iterator[Wait]:
         """Watch over a wait for this call's next message."""
         wait = Wait(call)
         if self._seconds is None:

@@ -47,7 +47,10 @@ class Housekeeping:
         """Do it once."""
         if self._retention is not None:
             sums = Pruned()
-            for sums in self._store.prune(None, self._retention):  # noqa: B007 (the last one is the summary)
+            for sums in self._store.prune(None, self._retention):
+                for room in sums.failed:
+                    error = "" if room.error is None else room.error.message
+                    _log.warning("A room was not pruned", extra={"fields": {"room_id": room.room.text, "error": error}})
                 if self._closing.is_set():
                     return
             if sums.deleted:

@@ -75,11 +75,10 @@ class Loading:
         """Do what `CheckpointStore.load` promises."""
         for _ in range(_TRIES):
             place = _Place(self._objects, self._pointers, room)
-            start = place.start(epoch, fallback=fallback)
-            skipped = []
-            if place.problem is not None and epoch is None:
+            if place.problem is not None:
                 self._metrics.report(place.problem)
-                skipped = [Skipped(None, place.problem)]
+            start = place.start(epoch, fallback=fallback)
+            skipped = [] if place.problem is None or epoch is not None else [Skipped(None, place.problem)]
             try:
                 return self._newest_good(place, start, skipped, min_epoch, is_latest=epoch is None, fallback=fallback)
             except _Pruned:

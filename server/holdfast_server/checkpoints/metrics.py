@@ -5,7 +5,7 @@ import logging
 from prometheus_client import CollectorRegistry, Counter
 
 from holdfast_server.checkpoints.checkpoint import Outcome
-from holdfast_server.errors import HoldfastError
+from holdfast_server.errors import HoldfastError, IntegrityFailed
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,9 @@ class CheckpointMetrics:
         self._pruned.inc()
 
     def report(self, error: HoldfastError) -> None:
-        """Log and count that a checkpoint or a pointer is not good: it is one room's, and an operator should know."""
+        """Log and count damage: it is one room's, and an operator should know. Other errors are none."""
+        if not isinstance(error, IntegrityFailed):
+            return
         self._damage.labels(error.reason.value).inc()
         fields = {"reason": error.reason.value, **error.details, "error": error.message}
         _log.warning("A checkpoint is not good", extra={"fields": fields})

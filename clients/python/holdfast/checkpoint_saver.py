@@ -1,0 +1,285 @@
+"""Saving a room every so often, and once more when it closes: what a game server does with CheckpointStore.
+
+latest = client.checkpoints.load("duel-7", fallback=True)  # or NotFound: a new room
+room = Room(latest.read())
+saver = CheckpointSaver(client.checkpoints, "duel-7", room.to_bytes, start_epoch=latest.info.next_epoch)
+with saver:  # saves in a thread of its own
+    room.play()
+# saved once more, at a higher epoch than all before
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from types import TracebackType
+from typing import Protocol, Self
+
+from holdfast.checkpoint_results import Saved
+from holdfast.checkpoint_writer import CheckpointWriter, Store
+from holdfast.errors import DeadlineExceeded, HoldfastError
+from holdfast.retrying import PASSING
+
+PERIOD_SECONDS = 30.0
+JITTER = 0.1
+SAVE_TIMEOUT_SECONDS = 30.0
+DRAIN_TIMEOUT_SECONDS = 60.0
+
+_PASSING = (*PASSING, DeadlineExceeded)
+"""After these the same save is tried again soon; after others in the next period."""
+
+_FIRST_BACKOFF_SECONDS = 1.0
+"""On top of the client's own tries."""
+
+
+class Clock(Protocol):
+    """What passes the time."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since some moment."""
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until the event is set, or so many seconds are over, and tell whether it is set."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since some moment."""
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until the event is set, or so many seconds are over, and tell whether it is set."""
+        return event.wait(max(0.0, seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What became of the last save: one of the two is None. After an error the last state may not be there."""
+
+    saved: Saved | None
+    error: BaseException | None
+
+
+class CheckpointSaver:
+    """Saves the state of one room every period, at most one save at a time, and never holds its caller up.
+
+    `snapshot()` returns the state, in the saver's thread; one that fails is a failed save. `start_epoch` is
+    `next_epoch` of the checkpoint that the room was restored from, or 0 for a new room; None: the server is asked. The
+    epoch advances only after success: the payload is there, and the room's pointer names it. A save that fails is tried
+    again at the same epoch, with the state of then: soon if that may help, else in the next period. An epoch that is
+    taken by another payload, is damaged, or lies below another writer's or a deleted room's, is tried at the server's
+    `next_epoch` at once.
+
+    An idle room is not saved: `changed()` says whether the state is another one than at the last `snapshot()`, or with
+    `only_when_marked` it is saved if `mark_changed` was called since; else the bytes are compared with the last ones.
+
+    The period's length is random by `jitter` of it (0 to 1) each time, and the first one by all of it: so the rooms of
+    a node are not saved all at once. `save_timeout_seconds` bounds a save with its tries. `on_failure(error)` is called
+    in the saver's thread; `last_error` keeps the error until a save succeeds, `last_saved` the last success.
+
+    As a context manager it saves in a thread of its own, and drains at the end. Without `start` nothing is done but
+    what `step` does, which `CheckpointSavers` calls for many rooms.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Store,
+        room_id: str,
+        snapshot: Callable[[], bytes],
+        *,
+        start_epoch: int | None = None,
+        changed: Callable[[], bool] | None = None,
+        only_when_marked: bool = False,
+        period_seconds: float = PERIOD_SECONDS,
+        jitter: float = JITTER,
+        writer_id: str = "",
+        save_timeout_seconds: float = SAVE_TIMEOUT_SECONDS,
+        on_failure: Callable[[BaseException], None] | None = None,
+        clock: Clock | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        if not (period_seconds > 0 and save_timeout_seconds > 0 and 0 <= jitter <= 1):
+            raise ValueError("period and time-out are above 0, and jitter is 0 to 1")
+        self.room_id = room_id
+        self.last_saved: Saved | None = None
+        self.last_error: BaseException | None = None
+        self._writer = CheckpointWriter(checkpoints, room_id, writer_id, start_epoch)
+        self._snapshot = snapshot
+        self._changed = changed
+        self._only_when_marked = only_when_marked
+        self._period = period_seconds
+        self._jitter = jitter
+        self._save_timeout = save_timeout_seconds
+        self._on_failure = on_failure
+        self._clock = clock or SystemClock()
+        self._random = random
+        self._marked = threading.Event()
+        self._is_unsaved = not start_epoch  # a new room has nothing saved
+        self._saved_sha256: bytes | None = None
+        self._failures = 0
+        self._due = self._clock.monotonic() + self._period * self._random()
+        self._lock = threading.Lock()
+        """Of `_is_saving`; held for moments only."""
+        self._is_saving = False
+        self._idle = threading.Event()
+        self._idle.set()
+        self._stopping = threading.Event()
+        self._drained: Drained | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of the next save; None: the server has not been asked yet."""
+        return self._writer.epoch
+
+    @property
+    def due(self) -> float:
+        """When the next step is due, by the clock."""
+        return self._due
+
+    def mark_changed(self) -> None:
+        """Note that the state has changed. Never waits."""
+        self._marked.set()
+
+    def start(self) -> None:
+        """Save every period from now on, in a thread of its own. Starting twice is no error."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"checkpoint-saver-{self.room_id}", daemon=True)
+            self._thread.start()
+
+    def step(self) -> Saved | None:
+        """Do what is due once a period, and tell what was saved: None for nothing, also where one is at it already.
+
+        A failure is not raised: see `last_error`.
+        """
+        if not self._begin(periodic=True):
+            return None
+        self._due = self._clock.monotonic() + self._period * (1 + self._jitter * (2 * self._random() - 1))
+        try:
+            if not self._is_wanted():
+                return None
+            return self._save(self._clock.monotonic() + self._save_timeout, even_if_same=False)
+        except Exception as error:  # noqa: BLE001 (the caller's callables may raise whatever, and the room is saved on)
+            self._failed(error)
+            return None
+        except BaseException as error:
+            self._failed(error)
+            raise
+        finally:
+            self._end()
+
+    def stop(self) -> None:
+        """Begin no further periodic save. Does not wait."""
+        self._stopping.set()
+
+    def drain(self, timeout: float = DRAIN_TIMEOUT_SECONDS) -> Drained:
+        """Stop the periodic saves, wait for the one at work, and save once more, also an idle room.
+
+        At a higher epoch than all that were saved before. What fails and may pass is tried again until `timeout`
+        seconds are over. After that nothing is saved any more; a save whose answer has not come may still become one.
+        Draining again tells the same.
+        """
+        deadline = self._clock.monotonic() + timeout
+        self.stop()
+        while not self._begin(periodic=False):
+            if not self._clock.wait(self._idle, deadline - self._clock.monotonic()):
+                message = f"room {self.room_id!r} was not drained in time: a save is still at work"
+                self._drained = self._drained or Drained(None, DeadlineExceeded("DEADLINE_EXCEEDED", message))
+                return self._drained
+        try:
+            if self._drained is None:
+                self._drained = self._saved_once_more(deadline)
+            return self._drained
+        finally:
+            self._end()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.drain()
+
+    def _run(self) -> None:
+        while not self._clock.wait(self._stopping, self._due - self._clock.monotonic()):
+            with suppress(BaseException):  # `step` has noted it
+                self.step()
+
+    def _begin(self, *, periodic: bool) -> bool:
+        with self._lock:
+            if self._is_saving or (periodic and self._stopping.is_set()):
+                return False
+            self._is_saving = True
+            self._idle.clear()
+            return True
+
+    def _end(self) -> None:
+        with self._lock:
+            self._is_saving = False
+            self._idle.set()
+
+    def _is_wanted(self) -> bool:
+        if self._is_unsaved or self._marked.is_set():
+            return True
+        return not self._only_when_marked if self._changed is None else self._changed()
+
+    def _save(self, deadline: float, *, even_if_same: bool) -> Saved | None:
+        """Save the state of now; None: it is the one that was saved last."""
+        self._is_unsaved = True
+        self._marked.clear()  # before the state is taken: what changes from here on is for the next save
+        payload = self._snapshot()
+        digest = sha256(payload).digest()
+        compares = self._changed is None and not self._only_when_marked
+        if compares and digest == self._saved_sha256 and not even_if_same:
+            self._is_unsaved = False
+            return None
+        saved = self._writer.write(payload, lambda: self._left(deadline))
+        self.last_saved, self.last_error = saved, None
+        self._saved_sha256 = digest
+        self._is_unsaved = False
+        self._failures = 0
+        return saved
+
+    def _saved_once_more(self, deadline: float) -> Drained:
+        failures = 0
+        while True:
+            try:
+                return Drained(self._save(deadline, even_if_same=True), None)
+            except _PASSING as error:
+                self._failed(error)
+                pause = self._pause_after(error, failures)
+                if self._drained is not None or self._clock.monotonic() + pause >= deadline:
+                    return Drained(None, error)
+                failures += 1
+                self._clock.wait(threading.Event(), pause)
+            except Exception as error:  # noqa: BLE001 (as in `step`)
+                self._failed(error)
+                return Drained(None, error)
+
+    def _left(self, deadline: float) -> float:
+        """Return the seconds left. Raises `DeadlineExceeded` if none are, or who drains has waited in vain."""
+        left = deadline - self._clock.monotonic()
+        if left <= 0 or self._drained is not None:
+            raise DeadlineExceeded("DEADLINE_EXCEEDED", f"room {self.room_id!r} was not saved in time")
+        return left
+
+    def _failed(self, error: BaseException) -> None:
+        self.last_error = error
+        if isinstance(error, _PASSING):
+            self._due = min(self._due, self._clock.monotonic() + self._pause_after(error, self._failures))
+            self._failures += 1
+        if self._on_failure is not None:
+            with suppress(Exception):  # it is told, and what it makes of that is its own
+                self._on_failure(error)
+
+    def _pause_after(self, error: HoldfastError, failures: int) -> float:
+        backoff = min(self._period, _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 32))
+        advised = error.retry_after_seconds if isinstance(error, PASSING) else None
+        return max(advised or 0.0, backoff * (0.5 + self._random() / 2))

@@ -1,0 +1,132 @@
+"""Saving many rooms with a few threads."""
+
+import heapq
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from types import TracebackType
+from typing import Self, TypedDict, Unpack
+
+from holdfast.checkpoint_saver import DRAIN_TIMEOUT_SECONDS, CheckpointSaver, Clock, Drained, SystemClock
+from holdfast.checkpoint_writer import Store
+
+_THREADS = 16
+_QUIET_SECONDS = 3600.0
+
+
+class SaverOptions(TypedDict, total=False):
+    """The options of a `CheckpointSaver`."""
+
+    start_epoch: int | None
+    changed: Callable[[], bool] | None
+    only_when_marked: bool
+    period_seconds: float
+    jitter: float
+    writer_id: str
+    save_timeout_seconds: float
+    on_failure: Callable[[BaseException], None] | None
+    random: Callable[[], float]
+
+
+class CheckpointSavers:
+    """Savers of a node's rooms: each room as by a `CheckpointSaver`, at most `threads` of them at a time.
+
+    The savers of all rooms have the `options` given here, unless the room has its own. It works from the first room on.
+    As a context manager it drains at the end.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Store,
+        *,
+        threads: int = _THREADS,
+        clock: Clock | None = None,
+        **options: Unpack[SaverOptions],
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._clock = clock or SystemClock()
+        self._options = options
+        self._workers = ThreadPoolExecutor(threads, "checkpoint-saver")
+        self._lock = threading.Lock()
+        """Of all that follows; held for moments only."""
+        self._savers: dict[str, CheckpointSaver] = {}
+        self._waiting: list[tuple[float, int, CheckpointSaver]] = []
+        self._order = count()
+        self._is_stopped = False
+        self._wakeup = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, room_id: str, snapshot: Callable[[], bytes], **options: Unpack[SaverOptions]) -> CheckpointSaver:
+        """Save a room from now on; `options` are those of its `CheckpointSaver`. Raises `ValueError` for one that is.
+
+        Its saver's `step` and `start` are not to be called; its `mark_changed` is.
+        """
+        saver = CheckpointSaver(self._checkpoints, room_id, snapshot, clock=self._clock, **(self._options | options))
+        with self._lock:
+            if self._is_stopped or room_id in self._savers:
+                raise ValueError(f"room {room_id!r} is saved already" if room_id in self._savers else "it was drained")
+            self._savers[room_id] = saver
+            heapq.heappush(self._waiting, (saver.due, next(self._order), saver))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="checkpoint-savers", daemon=True)
+                self._thread.start()
+        self._wakeup.set()
+        return saver
+
+    def remove(self, room_id: str, timeout: float = DRAIN_TIMEOUT_SECONDS) -> Drained:
+        """Drain a room that closes, and forget it. Raises `KeyError` for one that is not saved."""
+        with self._lock:
+            saver = self._savers[room_id]
+        drained = saver.drain(timeout)
+        with self._lock:
+            self._savers.pop(room_id, None)
+        return drained
+
+    def drain(self, timeout: float = DRAIN_TIMEOUT_SECONDS) -> dict[str, Drained]:
+        """Drain all rooms within `timeout` seconds, and tell what became of each. Then it takes no more rooms.
+
+        Draining again tells the same.
+        """
+        deadline = self._clock.monotonic() + timeout
+        with self._lock:
+            if self._is_stopped:
+                return {saver.room_id: saver.drain(timeout) for saver in self._savers.values()}
+            self._is_stopped = True
+            savers = list(self._savers.values())
+        self._wakeup.set()
+        for saver in savers:
+            saver.stop()
+        drained = self._workers.map(lambda saver: saver.drain(deadline - self._clock.monotonic()), savers)
+        result = dict(zip((saver.room_id for saver in savers), drained, strict=True))
+        self._workers.shutdown(wait=False)
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.drain()
+
+    def _run(self) -> None:
+        while True:
+            self._wakeup.clear()
+            now = self._clock.monotonic()
+            with self._lock:
+                if self._is_stopped:
+                    return
+                while self._waiting and self._waiting[0][0] <= now:
+                    self._workers.submit(self._step, heapq.heappop(self._waiting)[2])
+                seconds = self._waiting[0][0] - now if self._waiting else _QUIET_SECONDS
+            self._clock.wait(self._wakeup, seconds)
+
+    def _step(self, saver: CheckpointSaver) -> None:
+        with suppress(BaseException):  # the saver has noted it
+            saver.step()
+        with self._lock:
+            if not self._is_stopped and self._savers.get(saver.room_id) is saver:
+                heapq.heappush(self._waiting, (saver.due, next(self._order), saver))
+        self._wakeup.set()

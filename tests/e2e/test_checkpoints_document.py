@@ -1,0 +1,47 @@
+"""docs/checkpoints.md is run: its commands as printed, in order, against a server; what it shows is what comes out."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast_server.errors import Reason
+from tests.support.documents import blocks, form, run, steps
+from tests.support.server_process import ServerProcess
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "checkpoints.md").read_text()
+COMMANDS = ("save", "load", "stat", "ls", "rooms", "prune", "watch", "rm", "hibernate", "restore", "hibernated")
+
+
+@pytest.mark.timeout(300)
+def test_its_commands_do_what_they_show(filesystem_server: ServerProcess, tmp_path: Path) -> None:
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "HOLDFAST_ADDRESS": filesystem_server.address,
+        "LANG": "C.UTF-8",
+    }
+    for step in (step for block in blocks(DOCUMENT, "console") for step in steps(block)):
+        assert form(run(step.command, tmp_path, env)) == form(step.output), step.command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_shown(command: str) -> None:
+    assert f"holdfast checkpoint {command}" in "".join(blocks(DOCUMENT, "console"))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.INTEGRITY_FAILED,
+        Reason.SEAL_INVALID,
+        Reason.POINTER_INVALID,
+        Reason.SEAL_KEY_UNAVAILABLE,
+        Reason.ROOM_NOT_FOUND,
+        Reason.EPOCH_TOO_OLD,
+    ],
+)
+def test_every_reason_that_an_operator_meets_is_named(reason: Reason) -> None:
+    assert f"`{reason.value}`" in DOCUMENT

@@ -1,0 +1,150 @@
+"""Saving many rooms with a few threads, and draining them all in time."""
+
+import threading
+from collections import defaultdict
+
+import pytest
+
+import holdfast
+from holdfast import CheckpointSavers, Saved
+from tests.support.room_store import FakeClock, RoomStore
+from tests.support.waiting import wait_until
+
+
+class _Store:
+    """Many rooms; counts how many saves are at work."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[str, RoomStore] = defaultdict(RoomStore)
+        self.lock = threading.Lock()
+        self.at_work = 0
+        self.most_at_work = 0
+        self.hangs = threading.Event()
+        """Saves of the room `hangs` wait for it."""
+
+    def next_epoch(self, room_id: str, *, timeout: float | None) -> int:
+        with self.lock:
+            return self.rooms[room_id].next_epoch(room_id, timeout=timeout)
+
+    def save(self, room_id: str, epoch: int, source: bytes, *, writer_id: str, timeout: float | None) -> Saved:
+        with self.lock:
+            self.at_work += 1
+            self.most_at_work = max(self.most_at_work, self.at_work)
+        if room_id == "hangs":
+            assert self.hangs.wait(30)
+        try:
+            with self.lock:
+                return self.rooms[room_id].save(room_id, epoch, source, writer_id=writer_id, timeout=timeout)
+        finally:
+            with self.lock:
+                self.at_work -= 1
+
+
+@pytest.fixture
+def store() -> _Store:
+    """Where they are saved."""
+    return _Store()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test moves."""
+    return FakeClock(passes=False)
+
+
+def _snapshot() -> bytes:
+    return b"state"
+
+
+def test_all_rooms_of_a_node_are_drained_each_at_a_higher_epoch(store: _Store, clock: FakeClock) -> None:
+    savers = CheckpointSavers(store, threads=16, clock=clock, random=lambda: 0.0, start_epoch=3, writer_id="node")
+    names = [f"room-{number}" for number in range(200)]
+    for name in names:
+        savers.add(name, _snapshot)
+    wait_until(lambda: all(store.rooms[name].latest == 3 for name in names))
+    drained = savers.drain(60)
+    assert sorted(drained) == sorted(names)
+    assert all(one.error is None and one.saved is not None and one.saved.latest_epoch == 4 for one in drained.values())
+    assert store.most_at_work <= 16
+    assert savers.drain(60) == drained
+    with pytest.raises(ValueError, match="drained"):
+        savers.add("late", _snapshot)
+
+
+def test_rooms_are_saved_every_period(store: _Store, clock: FakeClock) -> None:
+    states = {"a": 0, "b": 0}
+
+    def snapshot_of(name: str) -> bytes:
+        states[name] += 1
+        return str(states[name]).encode()
+
+    with CheckpointSavers(store, clock=clock, random=lambda: 0.5, start_epoch=0) as savers:
+        for name in states:
+            savers.add(name, lambda name=name: snapshot_of(name))  # type: ignore[misc]  # bound for each
+        for epoch in range(3):
+            clock.now += 30
+            wait_until(lambda epoch=epoch: all(store.rooms[name].latest == epoch for name in states))  # type: ignore[misc]
+    assert all(store.rooms[name].latest == 3 for name in states)
+
+
+def test_a_room_whose_save_hangs_holds_no_other_up(store: _Store, clock: FakeClock) -> None:
+    savers = CheckpointSavers(store, threads=2, clock=clock, random=lambda: 0.0, start_epoch=0)
+    savers.add("hangs", _snapshot)
+    wait_until(lambda: store.at_work == 1)
+    saver = savers.add("other", _snapshot)
+    wait_until(lambda: saver.epoch == 1)
+    store.hangs.set()
+    assert set(savers.drain()) == {"hangs", "other"}
+
+
+def test_rooms_that_wait_for_a_thread_when_it_is_drained_are_saved_once(store: _Store, clock: FakeClock) -> None:
+    savers = CheckpointSavers(store, threads=1, clock=clock, random=lambda: 0.0, start_epoch=0)
+    savers.add("hangs", _snapshot)
+    wait_until(lambda: store.at_work == 1)
+    saver = savers.add("waits", _snapshot)
+    wait_until(lambda: savers._workers._work_queue.qsize() == 1)
+    draining = threading.Thread(target=savers.drain)
+    draining.start()
+    wait_until(saver._stopping.is_set)
+    store.hangs.set()
+    draining.join()
+    assert [epoch for epoch, _ in store.rooms["waits"].tried] == [0]
+
+
+def test_a_room_that_fails_is_told_and_the_others_are_drained(store: _Store, clock: FakeClock) -> None:
+    full = holdfast.StorageFull("STORAGE_FULL", "full")
+    savers = CheckpointSavers(store, clock=clock, random=lambda: 1.0, start_epoch=0)
+    store.rooms["fails"].faults = [full]
+    for name in ("fails", "works"):
+        savers.add(name, _snapshot)
+    drained = savers.drain()
+    assert drained["fails"].error is full
+    assert drained["works"].error is None
+
+
+def test_rooms_that_come_too_late_to_be_drained_are_told(store: _Store, clock: FakeClock) -> None:
+    savers = CheckpointSavers(store, threads=1, clock=clock, random=lambda: 1.0, start_epoch=0, period_seconds=1e6)
+    for name in ("a", "b", "c"):
+        savers.add(name, _snapshot)
+
+        def slowly() -> None:
+            clock.now += 20
+
+        store.rooms[name].meanwhile = slowly
+    drained = savers.drain(35)
+    assert [one.error is None for one in drained.values()] == [True, True, False]
+    assert isinstance(drained["c"].error, holdfast.DeadlineExceeded)
+
+
+def test_a_room_that_closes_is_drained_and_forgotten(store: _Store, clock: FakeClock) -> None:
+    with CheckpointSavers(store, clock=clock, random=lambda: 1.0, start_epoch=0) as savers:
+        savers.add("a", _snapshot)
+        with pytest.raises(ValueError, match="already"):
+            savers.add("a", _snapshot)
+        drained = savers.remove("a")
+        assert drained.saved is not None
+        with pytest.raises(KeyError):
+            savers.remove("a")
+        again = savers.add("a", _snapshot, start_epoch=drained.saved.next_epoch)
+        assert again.epoch == 1
+    assert store.rooms["a"].latest == 1
