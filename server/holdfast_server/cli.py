@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from holdfast_server import __version__, app, config, logs
-from holdfast_server.checkpoints import key_commands
+from holdfast_server.checkpoints import key_commands, migrate_commands
 from holdfast_server.data_directory import DataDirectoryError
 from holdfast_server.health_command import health
 from holdfast_server.rpc.server import BindError
@@ -75,6 +75,7 @@ def settings() -> None:
 
 transfer.register(cli)
 key_commands.register(cli)
+migrate_commands.register(cli)
 
 
 def _open_standard_files() -> None:

@@ -122,3 +122,13 @@ def test_a_declaration_that_cannot_be_is_refused(size: int | None, sha256: bytes
     with pytest.raises(InvalidArgument) as refused:
         Declared(size, sha256)
     assert refused.value.reason is reason
+
+
+def test_what_a_store_has_not_read_is_read_on_and_the_digest_is_of_the_whole() -> None:
+    data = b"".join(bytes([number]) * PIECE_BYTES for number in range(4)) + b"rest"
+    body = Body([Chunk(data)], Declared(len(data), hashlib.sha256(data).digest()))
+    pieces = iter(body)
+    assert next(pieces) + next(pieces) == data[: 2 * PIECE_BYTES]
+    assert body.read_to_end() == body.digests
+    assert body.digests.sha256 == hashlib.sha256(data).digest()
+    assert list(body) == []

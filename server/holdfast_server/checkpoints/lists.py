@@ -138,7 +138,8 @@ def rooms_of(objects: ObjectStore, prefix: str = "", after: str = "") -> Iterato
             for new in [each for each in (*_ancestors(text, prefix), text) if each not in path]:
                 path.append(new)
                 epochs = 0
-                room = _room(new)
+                # The names of a room `a` begin with `a/`, as a prefix may.
+                room = _room(new) if new.startswith(prefix) else None
                 if room is not None and (new == text or _is_there(objects, room)):
                     yield room
             epochs = epochs + 1 if is_epoch else 0

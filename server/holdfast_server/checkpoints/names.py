@@ -1,11 +1,13 @@
 """What rooms and epochs may be called, and where their objects lie."""
 
+import base64
+import binascii
 import re
 from dataclasses import dataclass
 from functools import cached_property
 
 from holdfast_server.errors import HoldfastError, InvalidArgument, Reason
-from holdfast_server.objects.key import ObjectKey
+from holdfast_server.objects.key import MAX_KEY_BYTES, ObjectKey
 
 MAX_ROOM_ID_BYTES = 512
 MAX_EPOCH = (1 << 63) - 2
@@ -29,6 +31,9 @@ _WRITER = re.compile(r"[\x20-\x7e]{0,128}\Z")
 _SEGMENT_CHARACTERS = 199
 """Of the longest segment of a key, less the mark of one that goes on."""
 _GOES_ON = "%"
+_PACKED = "%~"
+_PLAIN_CHARACTERS = 64
+"""Of a room's id that are percent-encoded in the name of its snapshot, whatever comes after them."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,15 @@ class RoomId:
         """Where the snapshot of the hibernated room lies: flat, with `%` and `/` percent-encoded.
 
         What is longer than a segment may be goes on in the next one, and says so by a `%` at its end, as no last
-        segment has: so no snapshot's key is another's parent.
+        segment has: so no snapshot's key is another's parent. Where that is longer than a key may be, all but the first
+        64 characters is in base64.
         """
-        name = self.text.replace("%", "%25").replace("/", "%2F")
-        return ObjectKey(HIBERNATED + "/".join(_cut(name)))
+        name = HIBERNATED + "/".join(_cut(_escaped(self.text)))
+        if len(name.encode()) > MAX_KEY_BYTES:
+            head, rest = self.text[:_PLAIN_CHARACTERS], self.text[_PLAIN_CHARACTERS:]
+            packed = base64.urlsafe_b64encode(rest.encode()).decode()
+            name = HIBERNATED + "/".join(_cut(_escaped(head) + _PACKED + packed))
+        return ObjectKey(name)
 
     @cached_property
     def flat_key(self) -> ObjectKey:
@@ -146,9 +156,11 @@ def room_of_snapshot(name: str) -> RoomId | None:
     """Return the room whose snapshot has this name. None: it is nobody's."""
     *parts, last = name.removeprefix(HIBERNATED).split("/")
     text = "".join(part.removesuffix(_GOES_ON) for part in parts) + last
+    head, _, packed = text.partition(_PACKED)
     try:
-        room = RoomId(text.replace("%2F", "/").replace("%25", "%"))
-    except HoldfastError:
+        rest = base64.urlsafe_b64decode(packed).decode()
+        room = RoomId(head.replace("%2F", "/").replace("%25", "%") + rest)
+    except (HoldfastError, binascii.Error, ValueError):
         return None
     return room if room.snapshot_key.text == name else None
 
@@ -161,11 +173,24 @@ def flat_room(name: str) -> RoomId | None:
         return None
 
 
+def snapshots_prefix(prefix: str) -> str:
+    """Return what the names of all snapshots begin with whose rooms' ids begin with `prefix`; others' may, too."""
+    # Behind these characters a name may be cut, or packed, anywhere.
+    head = _escaped(prefix)[:_PLAIN_CHARACTERS]
+    return HIBERNATED + (head if len(head.encode()) < _SEGMENT_CHARACTERS // 2 else head[: _PLAIN_CHARACTERS // 4])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("/", "%2F")
+
+
 def _cut(name: str) -> list[str]:
     """Cut a name into segments of at most 200 bytes, all but the last marked."""
     segments = []
     while len(name.encode()) > _SEGMENT_CHARACTERS:
         head = name.encode()[:_SEGMENT_CHARACTERS].decode(errors="ignore")  # no half of a character
+        if name[len(head) :] in (".", ".."):
+            head = head[:-2]  # those are no segments
         segments.append(head + _GOES_ON)
         name = name[len(head) :]
     return [*segments, name]

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from holdfast_server import calls
 from holdfast_server.checkpoints import seal
@@ -82,6 +82,8 @@ class _Remembered:
     seen_at: float
     pointer: Pointer | None = None
     """As it was last seen; None: it has to be read before it is moved."""
+    buried: datetime | None = None
+    """When the tombstone was made that it was seen as; None: it was none."""
 
 
 Observer = Callable[[RoomId, Pointer | None], None]
@@ -133,7 +135,7 @@ class Pointers:
         """
         highest = self.highest(room)
         pointer = self._read(room)
-        if pointer is None and highest >= 0:
+        if pointer is None and highest >= 0 and not self._is_over(room):
             self._forget(room)
             raise PointerInvalid(room.text, f"is gone, and this server has seen it at epoch {highest}")
         if pointer is not None and pointer.epoch < highest:
@@ -291,11 +293,23 @@ class Pointers:
             if remembered is not None and epoch < remembered.highest:
                 return
             if pointer is not None:
-                self._rooms[room] = _Remembered(epoch, self._clock(), pointer)
+                buried = pointer.update_time if pointer.is_deleted else None
+                self._rooms[room] = _Remembered(epoch, self._clock(), pointer, buried)
                 self._rooms.move_to_end(room)
                 while len(self._rooms) > _REMEMBERED_ROOMS:
                     self._rooms.popitem(last=False)
         self.observer(room, pointer)
+
+    def _is_over(self, room: RoomId) -> bool:
+        """Tell whether the room had a tombstone that is so old that another server may have removed it; forget it."""
+        with self._lock:
+            remembered = self._rooms.get(room)
+            buried = None if remembered is None else remembered.buried
+        if buried is None or buried >= self._objects.now() - timedelta(seconds=self._forget_seconds):
+            return False
+        with self._lock:
+            self._rooms.pop(room, None)
+        return True
 
     def _forget(self, room: RoomId) -> None:
         """Forget the pointer, but not how high it was."""

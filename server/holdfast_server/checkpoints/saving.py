@@ -73,7 +73,7 @@ class Saving:
             message = f"room {room.text!r}: epoch {epoch} already exists, and require_new was asked for"
             raise AlreadyExists(Reason.ALREADY_EXISTS, message, room_id=room.text, epoch=str(epoch))
         if is_damaged:
-            return self._not_stored(room, epoch, Outcome.EXISTS_DAMAGED, None)
+            return self._not_stored(room, epoch, Outcome.EXISTS_DAMAGED, None, options)
         return self._exists(room, epoch, sha256, known, options)
 
     def _known(self, room: RoomId, epoch: int, options: SaveOptions) -> Pointer | None:
@@ -87,10 +87,10 @@ class Saving:
         except PointerInvalid:
             if not options.replace_damaged_pointer:
                 raise
-            highest = max(highest_epoch(self._objects, room), self._pointers.highest(room))
-            if epoch <= highest:
-                message = f"epoch {epoch} is not above {highest}, and the pointer of room {room.text!r} is damaged"
-                raise InvalidArgument(Reason.INVALID_EPOCH, "epoch", message, next_epoch=str(highest + 1)) from None
+            stored = highest_epoch(self._objects, room)
+            highest = max(stored, self._pointers.highest(room))
+            if epoch < highest or stored < epoch == highest:  # one that is stored may be of a try that failed later on
+                raise _not_above(room, epoch, highest) from None
             return None
         if known is not None and known.is_deleted and epoch <= known.epoch:
             raise deleted(room, epoch, known)
@@ -102,22 +102,37 @@ class Saving:
             raise _not_latest(room, expected, latest)
         return known
 
-    def _exists(self, room: RoomId, epoch: int, sha256: bytes, known: Pointer | None, options: SaveOptions) -> Saved:
+    def _exists(
+        self,
+        room: RoomId,
+        epoch: int,
+        sha256: bytes,
+        known: Pointer | None,
+        options: SaveOptions,
+        *,
+        tag: bytes = LEGACY_TAG,
+    ) -> Saved:
         """Answer a save whose epoch has a checkpoint: perhaps this one's, from a try that failed later on."""
         try:
-            checkpoint, payload = self._checkpoints.open(room, epoch)
+            checkpoint, payload = self._checkpoints.open(room, epoch, tag)
             payload.close()
         except IntegrityFailed as damage:
             self._metrics.report(damage)
-            return self._not_stored(room, epoch, Outcome.EXISTS_DAMAGED, None)
+            return self._not_stored(room, epoch, Outcome.EXISTS_DAMAGED, None, options)
         except ObjectNotFound:
             message = f"room {room.text!r}: epoch {epoch} was deleted while it was saved"
             raise ConcurrentModification(message, room_id=room.text, epoch=str(epoch)) from None
         if checkpoint.sha256 != sha256:
             if options.if_latest_epoch not in (None, latest := _latest(known)):
                 raise _not_latest(room, options.if_latest_epoch, latest)
-            return self._not_stored(room, epoch, Outcome.EXISTS_DIFFERENT, checkpoint)
-        return self._pointed(checkpoint, Outcome.EXISTS_SAME, known, options)
+            return self._not_stored(room, epoch, Outcome.EXISTS_DIFFERENT, checkpoint, options)
+        saved = self._pointed(checkpoint, Outcome.EXISTS_SAME, known, options)
+        if checkpoint.footer is None and saved.latest_epoch == epoch:
+            named = self._pointers.known(room)
+            if named is not None and named.epoch == epoch and named.tag != LEGACY_TAG:
+                # It was sealed meanwhile; or somebody has replaced what the pointer names.
+                return self._exists(room, epoch, sha256, named, options, tag=named.tag)
+        return saved
 
     def _pointed(self, checkpoint: Checkpoint, outcome: Outcome, known: Pointer | None, options: SaveOptions) -> Saved:
         """Move the pointer to a checkpoint that is stored."""
@@ -134,15 +149,27 @@ class Saving:
         )
         return Saved(outcome, checkpoint, moved, pointer.epoch, max(pointer.epoch, epoch) + 1)
 
-    def _not_stored(self, room: RoomId, epoch: int, outcome: Outcome, there: Checkpoint | None) -> Saved:
+    def _not_stored(
+        self, room: RoomId, epoch: int, outcome: Outcome, there: Checkpoint | None, options: SaveOptions
+    ) -> Saved:
         """Answer that the payload was not stored; the pointer stays, since nobody was told of what is there."""
-        pointer = self._pointers.read(room)
+        try:
+            pointer = self._pointers.read(room)
+        except PointerInvalid:
+            if not options.replace_damaged_pointer:
+                raise
+            raise _not_above(room, epoch, max(highest_epoch(self._objects, room), epoch)) from None
         highest = highest_epoch(self._objects, room, epoch if pointer is None else max(epoch, pointer.epoch))
         return Saved(outcome, there, pointer_moved=False, latest_epoch=_latest(pointer), next_epoch=highest + 1)
 
 
 def _latest(pointer: Pointer | None) -> int:
     return NO_CHECKPOINT if pointer is None or pointer.is_deleted else pointer.epoch
+
+
+def _not_above(room: RoomId, epoch: int, highest: int) -> InvalidArgument:
+    message = f"epoch {epoch} is not above {highest}, and the pointer of room {room.text!r} is damaged"
+    return InvalidArgument(Reason.INVALID_EPOCH, "epoch", message, next_epoch=str(highest + 1))
 
 
 def _not_latest(room: RoomId, expected: int | None, latest: int) -> ConcurrentModification:

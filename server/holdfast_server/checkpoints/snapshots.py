@@ -12,7 +12,14 @@ from holdfast_server.checkpoints import seal
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.legacy import flat_names
 from holdfast_server.checkpoints.lists import ENTRY_BYTES, PageQuery, page_of
-from holdfast_server.checkpoints.names import HIBERNATED, SNAPSHOTS, RoomId, flat_room, room_of_snapshot
+from holdfast_server.checkpoints.names import (
+    HIBERNATED,
+    SNAPSHOTS,
+    RoomId,
+    flat_room,
+    room_of_snapshot,
+    snapshots_prefix,
+)
 from holdfast_server.checkpoints.opening import OpenLegacy, Payload, WaitingRoom, open_payload
 from holdfast_server.checkpoints.reading import concerns_one
 from holdfast_server.checkpoints.seal import (
@@ -42,7 +49,7 @@ from holdfast_server.objects.base import OVERWRITE, Entry, ListQuery, ObjectNotF
 from holdfast_server.objects.body import SHA256_BYTES, Body, Chunk, Declared
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists
 from holdfast_server.objects.info import ObjectInfo
-from holdfast_server.objects.key import MAX_SEGMENT_BYTES, ObjectKey
+from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import Tail
 from holdfast_server.pages import checked_page_size
 from holdfast_server.workers import Workers
@@ -137,12 +144,17 @@ class SnapshotStore:
         key = self._keys.ring.signing
         upload = Body(parts, declared, max_bytes=self._max_bytes)
         sealing = Sealing(upload, key, Purpose.SNAPSHOT, subject, self._clock(), encrypt=self._encrypt)
-        if isinstance(condition, CreateOnly):
+        create_only = isinstance(condition, CreateOnly)
+        if create_only:
             condition = self._if_free(room)
         try:
             info = self._objects.put(room.snapshot_key, sealing.body, condition=condition)
         except ObjectExists as there:
             raise _is_hibernated(room, there.existing.etag) from None
+        except PreconditionFailed:
+            if create_only:
+                self._if_free(room)  # what had been given up was replaced meanwhile
+            raise
         return Snapshot(room, sealing.footer.size_bytes, info, sealing.footer, upload.digests.sha256)
 
     def _if_free(self, room: RoomId) -> Condition:
@@ -199,6 +211,8 @@ class SnapshotStore:
         CHECKSUM_MISMATCH, INVALID_CONDITION), and as `restore`.
         """
         self._check_write()
+        if not etag:
+            raise InvalidArgument(Reason.INVALID_CONDITION, "etag", "etag is empty")
         condition = IfMatch(etag)
         if len(sha256) != SHA256_BYTES:
             message = f"sha256 has {len(sha256)} bytes, not {SHA256_BYTES}"
@@ -206,8 +220,7 @@ class SnapshotStore:
         try:
             info, footer = self._look(room)
         except _GivenUp as given_up:
-            by = given_up.footer.subject
-            if writer_id and by.writer_id == writer_id and by.metadata.get(_CONFIRMED) == etag:
+            if given_up.was_by(writer_id, etag):
                 return
             raise _lost(room) from None
         except ObjectNotFound:
@@ -238,6 +251,13 @@ class SnapshotStore:
         try:
             self._objects.put(room.snapshot_key, Body.of(sealed), condition=condition)
         except (ObjectExists, PreconditionFailed, ConcurrentModification):
+            try:
+                self._look(room)
+            except _GivenUp as given_up:
+                if given_up.was_by(writer_id, etag):
+                    return  # another try of the same caller was quicker
+            except ObjectNotFound:
+                pass
             raise _lost(room) from None
 
     def page(self, query: PageQuery) -> tuple[list[ListedSnapshot], str]:
@@ -284,9 +304,8 @@ class SnapshotStore:
 
     def _names(self, prefix: str, after: str) -> Iterator[tuple[str, RoomId]]:
         """Yield the names of snapshots after one, and whose they are; those of an older system last."""
-        named = prefix.replace("%", "%25").replace("/", "%2F")
         if not after.startswith(SNAPSHOTS):
-            for entry in self._objects.list(ListQuery(HIBERNATED + _first(named), after)):
+            for entry in self._objects.list(ListQuery(snapshots_prefix(prefix), after)):
                 room = room_of_snapshot(entry.name)
                 if room is not None and room.text.startswith(prefix):
                     yield entry.name, room
@@ -346,10 +365,10 @@ class _GivenUp(Exception):
         self.info = info
         self.footer = footer
 
-
-def _first(named: str) -> str:
-    """Return as much of a long name as all that begin with it share: it may be cut anywhere behind that."""
-    return named if len(named.encode()) < MAX_SEGMENT_BYTES // 2 else named[: MAX_SEGMENT_BYTES // 8]
+    def was_by(self, writer_id: str, etag: str) -> bool:
+        """Tell whether this writer, which has a name, confirmed the snapshot that had this etag."""
+        by = self.footer.subject
+        return bool(writer_id) and by.writer_id == writer_id and by.metadata.get(_CONFIRMED) == etag
 
 
 def _not_found(room: RoomId) -> NotFound:

@@ -108,7 +108,7 @@ class Sha256:
 
 
 class Body:
-    """The bytes of one object to be stored, iterated once.
+    """The bytes of one object to be stored, read once.
 
     `parts` yields chunks, and may end with what the sender declares of all of them: the trailer. Complete is a body
     whose bytes equal `header.size_bytes`, or which ends with a trailer. `max_bytes` bounds the whole.
@@ -121,15 +121,11 @@ class Body:
         *,
         max_bytes: int | None = None,
     ) -> None:
-        self._parts = parts
-        self._max_bytes = max_bytes
-        self._size = 0
-        self._digests: Digests | None = None
         self.header = header
         self.piece_crc32c = array("I")
         """CRC-32C of the pieces that were yielded so far."""
-        if header.size_bytes is not None:
-            self._check_limit(header.size_bytes)
+        self._reading = _Reading(parts, header, max_bytes, self.piece_crc32c)
+        self._pieces: Iterator[bytes] | None = None
 
     @classmethod
     def of(cls, data: bytes) -> Self:
@@ -139,10 +135,49 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes in pieces of 1 MiB, the last one shorter, and none of them empty.
 
-        Ends normally only if the body is complete and is what was declared. Raises `BrokenUpload` (UPLOAD_INCOMPLETE,
-        SIZE_MISMATCH, CHECKSUM_MISMATCH), `InvalidArgument` (TOO_LARGE), and whatever the parts raise.
+        Whoever iterates a body that was begun goes on where that ended. Ends normally only if the body is complete and
+        is what was declared. Raises `BrokenUpload` (UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH),
+        `InvalidArgument` (TOO_LARGE), and whatever the parts raise.
         """
-        crcs = self.piece_crc32c
+        if self._pieces is None:
+            self._pieces = self._reading.pieces()
+        return self._pieces
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the body was read to its end, and was what was declared."""
+        return self._reading.digests is not None
+
+    @property
+    def digests(self) -> Digests:
+        """What was found about the bytes; known once the body was read to its end."""
+        if self._reading.digests is None:
+            raise RuntimeError("the body was not read to its end")
+        return self._reading.digests
+
+    def read_to_end(self) -> Digests:
+        """Check what is left of the body without keeping it: a store may have read all of it already, or a part."""
+        for _ in self:
+            pass
+        return self.digests
+
+
+class _Reading:
+    """A body that is read: apart from it, so that a reading that is given up ends with the body, and at once."""
+
+    def __init__(
+        self, parts: Iterable[Chunk | Declared], header: Declared, max_bytes: int | None, crcs: "array[int]"
+    ) -> None:
+        self._parts = parts
+        self._header = header
+        self._max_bytes = max_bytes
+        self._crcs = crcs
+        self._size = 0
+        self.digests: Digests | None = None
+        if header.size_bytes is not None:
+            self._check_limit(header.size_bytes)
+
+    def pieces(self) -> Iterator[bytes]:
         sha256 = Sha256()
         trailer: Declared | None = None
         try:
@@ -153,44 +188,25 @@ class Body:
                     continue
                 self._count(len(part.data))
                 for piece, crc32c in cutter.cut(part):
-                    crcs.append(crc32c)
+                    self._crcs.append(crc32c)
                     sha256.update(piece)
                     yield piece
             for piece, crc32c in cutter.rest():
-                crcs.append(crc32c)
+                self._crcs.append(crc32c)
                 sha256.update(piece)
                 yield piece
             self._check_complete(trailer)
             digest = sha256.digest()
-            self._check_digest("header", self.header.sha256, digest)
+            self._check_digest("header", self._header.sha256, digest)
             if trailer is not None:
                 self._check_digest("trailer", trailer.sha256, digest)
-            self._digests = Digests(self._size, digest, crcs)
+            self.digests = Digests(self._size, digest, self._crcs)
         finally:
             sha256.close()
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the body was iterated to its end, and was what was declared."""
-        return self._digests is not None
-
-    @property
-    def digests(self) -> Digests:
-        """What was found about the bytes; known once the body was iterated to its end."""
-        if self._digests is None:
-            raise RuntimeError("the body was not read to its end")
-        return self._digests
-
-    def read_to_end(self) -> Digests:
-        """Check the body without keeping it, unless a store has read it already."""
-        if self._digests is None:
-            for _ in self:
-                pass
-        return self.digests
-
     def _count(self, arrived: int) -> None:
         self._size += arrived
-        declared = self.header.size_bytes
+        declared = self._header.size_bytes
         if declared is not None and self._size > declared:
             message = f"more than the {declared} bytes that the header declared arrived"
             raise BrokenUpload(Reason.SIZE_MISMATCH, "size_bytes", message)
@@ -202,7 +218,7 @@ class Body:
             raise InvalidArgument(Reason.TOO_LARGE, "size_bytes", message)
 
     def _check_complete(self, trailer: Declared | None) -> None:
-        declared = self.header.size_bytes
+        declared = self._header.size_bytes
         if trailer is None:
             if declared is None:
                 message = f"the upload ended after {self._size} bytes without a trailer or a declared size"

@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from holdfast_server import calls, config
-from holdfast_server.config import ConfigError, Settings
+from holdfast_server.config import BackendName, ConfigError, Settings
 from holdfast_server.data_directory import is_new, open_data_directory
 from holdfast_server.errors import BackendRefused, HoldfastError, Reason, Unavailable
 from holdfast_server.objects.base import Durability, Entry, ListQuery, ObjectStore
@@ -144,6 +144,27 @@ def opened_target(text: str, source: Where, *, dry_run: bool) -> Iterator[Locati
         else:
             yielded = stack.enter_context(_opened(where, _in_directory(where.directory, settings)))
         yield yielded
+
+
+@contextmanager
+def opened_in_place(settings: Settings, backend: BackendName | None, *, adopt_prefix: str = "") -> Iterator[Location]:
+    """Open the store of a service of a server with these settings, within the block; `backend` is the service's own.
+
+    `adopt_prefix` is as in `S3Options`. A data directory has to be there, and is not made; a bucket may be one where no
+    server was yet. Raises as `opened_source` does.
+    """
+    if settings.backend_of(backend) == "filesystem" and settings.data_dir is not None:
+        where = Where(str(settings.data_dir), settings.data_dir)
+        if not (settings.data_dir / MARKER).is_file():
+            raise LocationError(f"there is no store of Holdfast in {where.name}: no file {MARKER}")
+        store = _in_directory(settings.data_dir, settings)
+    else:
+        options = _options(settings)
+        if options.s3 is not None:
+            options = replace(options, s3=replace(options.s3, adopt_prefix=adopt_prefix))
+        where, store = Where(S3, bucket=options.s3), _made("s3", options, "S3")
+    with _opened(where, store) as location:
+        yield location
 
 
 def check_apart(one: Where, other: Where) -> None:
