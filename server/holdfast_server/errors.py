@@ -9,6 +9,7 @@ HoldfastError
 ├── PreconditionFailed       read the fresh state first
 ├── EpochTooOld              go on at a higher epoch: `next_epoch` in `details`, or read where a newer one is
 ├── SealKeyUnavailable       an operator has to add the sealing key: nothing is damaged
+├── SealTooNew               an operator has to update this server: nothing is damaged
 ├── ConditionUnsupported     do without: this store cannot keep the condition
 ├── ConcurrentModification   read the fresh state, and try again: others were at it too
 ├── ReadOnly                 an operator has to make the store writable
@@ -69,6 +70,7 @@ class Reason(StrEnum):
     SNAPSHOT_NOT_FOUND = "SNAPSHOT_NOT_FOUND"
     EPOCH_TOO_OLD = "EPOCH_TOO_OLD"
     SEAL_KEY_UNAVAILABLE = "SEAL_KEY_UNAVAILABLE"
+    SEAL_TOO_NEW = "SEAL_TOO_NEW"
     SEAL_INVALID = "SEAL_INVALID"
     POINTER_INVALID = "POINTER_INVALID"
     BACKEND_AUTH = "BACKEND_AUTH"
@@ -140,6 +142,13 @@ class SealKeyUnavailable(HoldfastError):
 
     def __init__(self, message: str, **details: str) -> None:
         super().__init__(Reason.SEAL_KEY_UNAVAILABLE, message, **details)
+
+
+class SealTooNew(HoldfastError):
+    """Something was sealed by a newer server, in a form that this one does not know. Not damage."""
+
+    def __init__(self, message: str, **details: str) -> None:
+        super().__init__(Reason.SEAL_TOO_NEW, message, **details)
 
 
 class ConditionUnsupported(HoldfastError):

@@ -21,9 +21,9 @@ def decode(query: tuple[str, ...], token: str) -> str:
         raw = base64.b64decode(token, altchars=b"-_", validate=True)
         binding, last = raw[1 : 1 + _BINDING_BYTES], raw[1 + _BINDING_BYTES :].decode()
     except (binascii.Error, ValueError):
-        raise _refusal() from None
+        raise refusal() from None
     if raw[:1] != _VERSION or binding != _binding(query, last):
-        raise _refusal()
+        raise refusal()
     return last
 
 
@@ -32,6 +32,7 @@ def _binding(query: tuple[str, ...], last: str) -> bytes:
     return hashlib.sha256("\0".join((*query, last)).encode()).digest()[:_BINDING_BYTES]
 
 
-def _refusal() -> InvalidArgument:
+def refusal() -> InvalidArgument:
+    """Return the refusal of a token."""
     message = "page_token is damaged, or belongs to a list with other fields"
     return InvalidArgument(Reason.INVALID_PAGE_TOKEN, "page_token", message)

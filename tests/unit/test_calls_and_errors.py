@@ -97,6 +97,7 @@ EVERY_ERROR = [
     errors.PreconditionFailed(Reason.PRECONDITION_FAILED, "etag"),
     errors.EpochTooOld("too old", room_id="r", next_epoch="8"),
     errors.SealKeyUnavailable("no ring"),
+    errors.SealTooNew("version 2", version="2"),
     errors.ConditionUnsupported("this store cannot"),
     errors.ConcurrentModification("others were faster", key="k"),
     errors.ReadOnly(),

@@ -84,6 +84,7 @@ def _server_error(reason: Reason) -> server_errors.HoldfastError:
         server_errors.ReadOnly: lambda: kind("read-only"),
         server_errors.EpochTooOld: lambda: kind("too old", room_id="a", next_epoch="8"),
         server_errors.SealKeyUnavailable: lambda: kind("no such key", key_id="00"),
+        server_errors.SealTooNew: lambda: kind("version 2", version="2"),
         server_errors.SealInvalid: lambda: kind("room 'a', epoch 7", "its seal does not fit", room_id="a", epoch="7"),
         server_errors.PointerInvalid: lambda: kind("a", "names nothing"),
         server_errors.IntegrityFailed: lambda: kind("a/b", "damaged"),

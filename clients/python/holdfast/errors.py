@@ -10,6 +10,7 @@ HoldfastError
 ├── PreconditionFailed       read the fresh state first
 ├── EpochTooOld              go on at a higher epoch: `next_epoch`; or there is none as new as `min_epoch`
 ├── SealKeyUnavailable       an operator has to add the sealing key: nothing is damaged
+├── SealTooNew               an operator has to update the server: nothing is damaged
 ├── ConditionUnsupported     do without: this store cannot keep the condition
 ├── ConcurrentModification   read the fresh state, and try again: others were at it too
 ├── ReadOnly                 an operator has to make the store writable
@@ -103,6 +104,10 @@ class EpochTooOld(HoldfastError):
 
 class SealKeyUnavailable(HoldfastError):
     """A sealing key is not in the server's key ring, or is retired there; or it has no ring."""
+
+
+class SealTooNew(HoldfastError):
+    """Something was sealed by a newer server than this one, in a form that it does not know."""
 
 
 class ConditionUnsupported(HoldfastError):
@@ -208,6 +213,7 @@ CLASS_BY_REASON: dict[str, type[HoldfastError]] = {
     "SNAPSHOT_NOT_FOUND": NotFound,
     "EPOCH_TOO_OLD": EpochTooOld,
     "SEAL_KEY_UNAVAILABLE": SealKeyUnavailable,
+    "SEAL_TOO_NEW": SealTooNew,
     "SEAL_INVALID": SealInvalid,
     "POINTER_INVALID": PointerInvalid,
     "BACKEND_AUTH": BackendRefused,

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from holdfast_server import calls
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.names import EPOCH_ZEROS, SNAPSHOTS, RoomId, epoch_in, room_in
-from holdfast_server.checkpoints.pointers import LEGACY_TAG, Pointer
+from holdfast_server.checkpoints.pointers import LEGACY_TAG
 from holdfast_server.checkpoints.seal import MAGIC, SealBroken
+from holdfast_server.checkpoints.seen_pointers import Pointer
 from holdfast_server.errors import SealKeyUnavailable
 from holdfast_server.objects.base import ListQuery, ObjectStore
 from holdfast_server.objects.body import PIECE_BYTES

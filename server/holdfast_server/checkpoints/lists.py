@@ -8,9 +8,10 @@ from typing import TypeVar
 from holdfast_server import page_token
 from holdfast_server.checkpoints.checkpoint import Checkpoint, Listed, ListedRoom
 from holdfast_server.checkpoints.epochs import epochs_of
-from holdfast_server.checkpoints.names import EPOCH_ZEROS, MAX_ROOM_ID_BYTES, SNAPSHOTS, RoomId, room_in
-from holdfast_server.checkpoints.pointers import Pointer, Pointers
+from holdfast_server.checkpoints.names import EPOCH_DIGITS, EPOCH_ZEROS, MAX_ROOM_ID_BYTES, SNAPSHOTS, RoomId, room_in
+from holdfast_server.checkpoints.pointers import Pointers
 from holdfast_server.checkpoints.reading import Checkpoints, concerns_one
+from holdfast_server.checkpoints.seen_pointers import Pointer
 from holdfast_server.errors import HoldfastError, InvalidArgument, Reason
 from holdfast_server.objects.base import ListQuery, ObjectNotFound, ObjectStore
 from holdfast_server.objects.key import check_text
@@ -19,6 +20,9 @@ from holdfast_server.workers import Workers
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_LOOKED_AT = 4096
+"""So many names make a page, if most of them turn out to be nothing to show."""
 
 _BATCH = 128
 """Names that are looked into together."""
@@ -65,7 +69,7 @@ def checkpoints_page(
     Raises `InvalidArgument` (INVALID_PAGE_SIZE, INVALID_PAGE_TOKEN).
     """
     binding = ("checkpoints", room.text, str(from_epoch))
-    after = int(page_token.decode(binding, token)) if token else from_epoch - 1
+    after = _epoch_in(page_token.decode(binding, token)) if token else from_epoch - 1
 
     def look(epoch: int) -> Listed | None:
         try:
@@ -111,7 +115,7 @@ def rooms_page(
 def listed_room(pointers: Pointers, room: RoomId) -> ListedRoom | None:
     """Return what a list says of a room; None: it has no pointer, or is deleted."""
     try:
-        pointer: Pointer | None = pointers.read(room)
+        pointer: Pointer | None = pointers.read(room, remember=False)
     except HoldfastError as error:
         return ListedRoom(room, None, None, _of_one(error))
     if pointer is None or pointer.is_deleted:
@@ -160,14 +164,16 @@ def page_of(
     """Return what is found at the first names, and the last name that was looked at; none if it was the last of all."""
     page: list[R] = []
     size = 0
+    looked_at = 0
     while held := list(islice(names, min(_BATCH, most - len(page)))):
+        looked_at += len(held)
         for name, found in zip(held, workers.each(held, look, at_once), strict=True):
             if found is not None:
                 page.append(found)
                 size += size_of(found)
             if size > PAGE_BYTES:
                 return page, [name]  # perhaps there are no more, and then the next page is empty
-        if len(page) == most:
+        if len(page) == most or looked_at >= max(most, _LOOKED_AT):
             return page, held[-1:] if next(names, None) is not None else []
     return page, []
 
@@ -182,6 +188,12 @@ def _of_one(error: HoldfastError) -> HoldfastError:
     if concerns_one(error):
         return error.with_traceback(None)
     raise error
+
+
+def _epoch_in(position: str) -> int:
+    if not position.isdecimal() or len(position) > EPOCH_DIGITS:
+        raise page_token.refusal()
+    return int(position)
 
 
 def _ancestors(text: str, prefix: str) -> list[str]:

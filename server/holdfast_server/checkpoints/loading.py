@@ -9,8 +9,9 @@ from holdfast_server.checkpoints.epochs import epochs_of, highest_epoch
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.opening import Payload
-from holdfast_server.checkpoints.pointers import LEGACY_TAG, Pointer, Pointers
+from holdfast_server.checkpoints.pointers import LEGACY_TAG, Pointers
 from holdfast_server.checkpoints.reading import Checkpoints
+from holdfast_server.checkpoints.seen_pointers import Pointer
 from holdfast_server.errors import (
     ConcurrentModification,
     EpochTooOld,
@@ -20,6 +21,7 @@ from holdfast_server.errors import (
     PointerInvalid,
     Reason,
     SealKeyUnavailable,
+    SealTooNew,
 )
 from holdfast_server.objects.base import ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import Chunk
@@ -75,8 +77,6 @@ class Loading:
         """Do what `CheckpointStore.load` promises."""
         for _ in range(_TRIES):
             place = _Place(self._objects, self._pointers, room)
-            if place.problem is not None:
-                self._metrics.report(place.problem)
             start = place.start(epoch, fallback=fallback)
             skipped = [] if place.problem is None or epoch is not None else [Skipped(None, place.problem)]
             try:
@@ -90,7 +90,7 @@ class Loading:
         for _ in range(_TRIES):
             place = _Place(self._objects, self._pointers, room)
             start = place.start(epoch, fallback=False)
-            _check_min(room, start, min_epoch)
+            place.check_min(start, min_epoch)
             try:
                 return place.found(self._checkpoints.stat(room, start, place.tag_of(start)))
             except ObjectNotFound:
@@ -113,7 +113,7 @@ class Loading:
         for epoch in place.from_epoch_down(start) if fallback else (start,):
             if error is not None and min_epoch is not None and epoch < min_epoch:
                 break
-            _check_min(place.room, epoch, min_epoch)
+            place.check_min(epoch, min_epoch)
             try:
                 checkpoint, payload = self._checkpoints.open(place.room, epoch, place.tag_of(epoch))
             except ObjectNotFound:
@@ -123,12 +123,13 @@ class Loading:
             except IntegrityFailed as damage:
                 failure = damage
             else:
+                for each in skipped:
+                    self._metrics.report(each.error)
                 try:
                     return Loaded(place.found(checkpoint), skipped, payload)
                 except BaseException:
                     payload.close()
                     raise
-            self._metrics.report(failure)
             error = error or failure
             skipped.append(Skipped(epoch, failure.with_traceback(None)))
         raise error or place.nothing()
@@ -145,7 +146,7 @@ class _Place:
         self._pointers = pointers
         try:
             self.pointer = pointers.read(room)
-        except (PointerInvalid, SealKeyUnavailable) as error:
+        except (PointerInvalid, SealKeyUnavailable, SealTooNew) as error:
             self.problem = error.with_traceback(None)
         else:
             if self.pointer is None or self.pointer.is_deleted:
@@ -160,12 +161,19 @@ class _Place:
             return pointer.epoch
         problem = self.problem or self.nothing()
         # What is deleted is not to be had, and what an unknown key has sealed is no damage.
-        if not fallback or pointer is not None or isinstance(problem, SealKeyUnavailable):
+        if not fallback or pointer is not None or isinstance(problem, SealKeyUnavailable | SealTooNew):
             raise problem
         highest = highest_epoch(self._objects, self.room)
         if highest < 0:
             raise problem
         return highest
+
+    def check_min(self, epoch: int, min_epoch: int | None) -> None:
+        """Refuse an epoch that is too old. Raises `EpochTooOld`."""
+        if min_epoch is not None and epoch < min_epoch:
+            message = f"room {self.room.text!r}: epoch {epoch} is older than min_epoch {min_epoch}"
+            latest = epoch if self.pointer is None else self.pointer.epoch
+            raise EpochTooOld(message, room_id=self.room.text, epoch=str(epoch), latest_epoch=str(latest))
 
     def tag_of(self, epoch: int) -> bytes:
         """Return the seal that the checkpoint of an epoch must have, if the pointer names it."""
@@ -190,7 +198,7 @@ class _Place:
 
     def absent(self, epoch: int) -> HoldfastError:
         """Return the error that there is no checkpoint of an epoch."""
-        if self.pointer is not None and self.pointer.epoch == epoch:
+        if self.pointer is not None and self.pointer.epoch == epoch and not self.has_moved():
             what = f"names epoch {epoch}, and that is not there"
             return PointerInvalid(self.room.text, what, epoch=str(epoch))
         message = f"room {self.room.text!r} has no checkpoint of epoch {epoch}"
@@ -200,16 +208,14 @@ class _Place:
         """Return the error that the room has no checkpoint."""
         if self.pointer is None:
             message = f"room {self.room.text!r} has no checkpoint"
-            return NotFound(Reason.ROOM_NOT_FOUND, message, room_id=self.room.text)
+            if (highest := highest_epoch(self._objects, self.room)) < 0:
+                return NotFound(Reason.ROOM_NOT_FOUND, message, room_id=self.room.text)
+            # Of a first save that was broken off; or the pointer was lost.
+            message = f"room {self.room.text!r} has no pointer, but checkpoints up to epoch {highest}: see fallback"
+            return NotFound(Reason.ROOM_NOT_FOUND, message, room_id=self.room.text, next_epoch=str(highest + 1))
         message = f"room {self.room.text!r} was deleted at epoch {self.pointer.epoch}"
         next_epoch = str(self.pointer.next_epoch)
         return NotFound(Reason.ROOM_NOT_FOUND, message, room_id=self.room.text, next_epoch=next_epoch)
-
-
-def _check_min(room: RoomId, epoch: int, min_epoch: int | None) -> None:
-    if min_epoch is not None and epoch < min_epoch:
-        message = f"room {room.text!r}: epoch {epoch} is older than min_epoch {min_epoch}"
-        raise EpochTooOld(message, room_id=room.text, latest_epoch=str(epoch))
 
 
 def _pruned_each_time(room: RoomId) -> ConcurrentModification:

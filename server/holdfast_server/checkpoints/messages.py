@@ -1,6 +1,7 @@
 """What CheckpointStore's messages mean: requests read into values of the domain, results written into messages."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 from holdfast.v1 import checkpoint_store_pb2 as pb
 from holdfast_server.checkpoints.checkpoint import (
@@ -31,6 +32,9 @@ MAX_WATCH_BYTES = 2 << 20
 
 _STATUS_BYTES = 512 << 10
 """For the texts of the entries that failed: beside those of a full page they fit into an answer of 2 MiB."""
+
+_MOST_SECONDS = 100 * 366 * 86_400
+"""A century."""
 
 _OUTCOMES = {
     Outcome.STORED: pb.SAVE_OUTCOME_STORED,
@@ -82,12 +86,9 @@ def page_query(request: pb.ListRoomsRequest | pb.ListHibernatedRoomsRequest) -> 
 
 def retention(request: pb.PruneCheckpointsRequest) -> Retention:
     """Read what is to be kept. Raises `InvalidArgument` (INVALID_RETENTION)."""
-    try:
-        age = request.older_than.ToTimedelta()
-    except (ValueError, OverflowError):
-        message = "older_than is not a duration that this server can count with"
-        raise InvalidArgument(Reason.INVALID_RETENTION, "older_than", message) from None
-    return Retention(request.keep_last, age)
+    # What is older than all is as good as any larger number, which could not be counted with.
+    seconds = max(min(request.older_than.seconds, _MOST_SECONDS), -_MOST_SECONDS)
+    return Retention(request.keep_last, timedelta(seconds=seconds, microseconds=request.older_than.nanos // 1000))
 
 
 def watched_rooms(request: pb.WatchCheckpointsRequest) -> list[RoomId]:

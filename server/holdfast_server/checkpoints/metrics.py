@@ -1,6 +1,8 @@
 """What an operator sees of CheckpointStore: saves by outcome, damage by reason, and what was pruned."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -38,6 +40,15 @@ class CheckpointMetrics:
     def count_pruned(self) -> None:
         """Count a checkpoint that was pruned."""
         self._pruned.inc()
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Report what is raised within the block."""
+        try:
+            yield
+        except HoldfastError as error:
+            self.report(error)
+            raise
 
     def report(self, error: HoldfastError) -> None:
         """Log and count damage: it is one room's, and an operator should know. Other errors are none."""

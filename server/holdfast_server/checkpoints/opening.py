@@ -32,11 +32,11 @@ class WaitingRoom:
 
     def __init__(self, spool: Spool, memory_bytes: int) -> None:
         self._spool = spool
-        self._memory_bytes = memory_bytes
+        self.memory_bytes = memory_bytes
 
     def take(self, size_bytes: int, stack: ExitStack) -> "Waiting":
         """Return room for so many bytes, given back with the stack. Raises `Unavailable`."""
-        return _InMemory() if size_bytes <= self._memory_bytes else stack.enter_context(self._spool.open())
+        return _InMemory() if size_bytes <= self.memory_bytes else stack.enter_context(self._spool.open())
 
 
 class Waiting(Protocol):

@@ -9,7 +9,6 @@ import random
 import struct
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.limits import DEFAULT_TOMBSTONE_SECONDS
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.seal import Purpose, SealBroken, Subject
+from holdfast_server.checkpoints.seen_pointers import Pointer, SeenPointers
 from holdfast_server.errors import (
     ConcurrentModification,
     EpochTooOld,
@@ -49,41 +49,34 @@ _ALIVE_SECONDS = 0.5
 """How often one who waits looks whether its caller still does."""
 
 _STRIPES = 256
-_REMEMBERED_ROOMS = 50_000
-"""About 1 KiB each."""
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pointer:
-    """What a room's pointer says. `epoch` of a tombstone is the highest that was deleted."""
+class Target:
+    """The checkpoint that a pointer is to name: it is stored."""
 
     room: RoomId
     epoch: int
     tag: bytes
-    """The seal of the checkpoint that it names; empty where an older system wrote one of both."""
-    is_deleted: bool
-    etag: str
-    update_time: datetime
 
-    @property
-    def next_epoch(self) -> int:
-        """The lowest epoch that moves it."""
-        return self.epoch + 1
+    def needs(self, pointer: Pointer) -> bool:
+        """Tell whether the pointer has to be moved to name it.
+
+        An epoch is stored once: one that was lost, and stored anew, is named anew. What an older system wrote has no
+        tag, and takes from no pointer the one that it binds.
+        """
+        if pointer.epoch != self.epoch or pointer.is_deleted:
+            return pointer.epoch < self.epoch
+        return LEGACY_TAG not in (self.tag, pointer.tag) and self.tag != pointer.tag
 
 
-@dataclass(slots=True)
-class _Remembered:
-    """What this process knows of a room's pointer."""
+class BadPointer(PointerInvalid):
+    """A pointer that must not be gone by; `condition` is on just what was found there, for who replaces it."""
 
-    highest: int
-    """The highest epoch that it was seen at."""
-    seen_at: float
-    pointer: Pointer | None = None
-    """As it was last seen; None: it has to be read before it is moved."""
-    buried: datetime | None = None
-    """When the tombstone was made that it was seen as; None: it was none."""
+    def __init__(self, room: RoomId, what: str, condition: Condition) -> None:
+        super().__init__(room.text, what)
+        self.condition = condition
 
 
 Observer = Callable[[RoomId, Pointer | None], None]
@@ -115,105 +108,134 @@ class Pointers:
         self._keys = keys
         self._read_legacy = read_legacy
         self._forget_seconds = forget_seconds
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._rooms: OrderedDict[RoomId, _Remembered] = OrderedDict()
+        self._seen = SeenPointers(forget_seconds, clock)
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.observer: Observer = lambda _room, _pointer: None
 
     def known(self, room: RoomId) -> Pointer | None:
         """Return the pointer as this process saw it last, or else as it is."""
-        with self._lock:
-            remembered = self._rooms.get(room)
-            pointer = None if remembered is None else remembered.pointer
-        return self.read(room) if pointer is None else pointer
+        return self._seen.current(room) or self.read(room)
 
-    def read(self, room: RoomId) -> Pointer | None:
+    def read(self, room: RoomId, *, remember: bool = True) -> Pointer | None:
         """Return the pointer as it is now; None: the room has none.
 
-        Raises `PointerInvalid` if it is damaged, or below where this process has seen it; `SealKeyUnavailable`.
+        `remember`: also that of a room that was not met before; who goes through all rooms leaves that. Raises
+        `BadPointer` if it is damaged, or behind where this process has seen it; `SealKeyUnavailable`.
         """
-        highest = self.highest(room)
-        pointer = self._read(room)
-        if pointer is None and highest >= 0 and not self._is_over(room):
-            self._forget(room)
-            raise PointerInvalid(room.text, f"is gone, and this server has seen it at epoch {highest}")
-        if pointer is not None and pointer.epoch < highest:
-            self._forget(room)
-            what = f"names epoch {pointer.epoch}, and this server has seen it at epoch {highest}: it was rolled back"
-            raise PointerInvalid(room.text, what, latest_epoch=str(pointer.epoch))
-        self._observed(room, pointer)
+        furthest = self._seen.furthest(room)
+        pointer = self.look(room)
+        is_behind = furthest is not None and (pointer is None or pointer.rank < furthest.rank)
+        if furthest is not None and is_behind and not self._is_over(furthest):
+            self._seen.doubt(room)
+            seen = f"and this server has seen {'it deleted' if furthest.is_deleted else 'it'} at epoch {furthest.epoch}"
+            if pointer is None:
+                raise BadPointer(room, f"is gone, {seen}", CreateOnly())
+            raise BadPointer(room, f"names epoch {pointer.epoch}, {seen}: it was rolled back", IfMatch(pointer.etag))
+        if is_behind:
+            self._seen.forget(room)
+        self._observed(room, pointer, remember=remember)
         return pointer
+
+    def look(self, room: RoomId) -> Pointer | None:
+        """Return the pointer as it is now, and remember nothing of it. Raises `BadPointer` if it is damaged."""
+        condition: Condition = OVERWRITE  # not even its etag can be told
+        try:
+            with self._objects.get(room.pointer_key) as reader:
+                info = reader.info
+                condition = IfMatch(info.etag)
+                if info.size_bytes > _MAX_POINTER_BYTES:
+                    raise SealBroken("it is too long for a pointer")
+                data = b"".join(chunk.data for chunk in reader)
+            return self._decoded(room, data, info)
+        except ObjectNotFound:
+            return None
+        except (SealBroken, IntegrityFailed) as error:
+            self._seen.doubt(room)
+            what = error.message if isinstance(error, HoldfastError) else str(error)
+            raise BadPointer(room, f"is damaged: {what}", condition) from error
+
+    def unread(self, room: RoomId, error: HoldfastError) -> BadPointer:
+        """Return a pointer that cannot be read for this reason, to be replaced by somebody who means it."""
+        try:
+            condition: Condition = IfMatch(self._objects.stat(room.pointer_key).etag)
+        except ObjectNotFound:
+            condition = CreateOnly()
+        return BadPointer(room, f"cannot be read: {error.message}", condition)
+
+    def furthest_epoch(self, room: RoomId) -> int:
+        """Return the highest epoch that this process has seen the pointer at; -1: none."""
+        furthest = self._seen.furthest(room)
+        return -1 if furthest is None else furthest.epoch
 
     def advance(
         self,
-        room: RoomId,
-        epoch: int,
-        tag: bytes,
+        target: Target,
         known: Pointer | None,
         *,
         check: Check = lambda _pointer: None,
-        replace_damaged: bool = False,
+        replacing: BadPointer | None = None,
     ) -> tuple[bool, Pointer]:
-        """Move the pointer to a checkpoint that is stored, unless it is there or beyond.
+        """Move a pointer to a checkpoint that is stored, unless it is there or beyond.
 
         `known` is where it was seen before that was stored: while it is still there, nobody began to delete the room
-        meanwhile. Each pointer that it would be moved from is shown to `check`, which may refuse. Returns whether this
-        moved it, and the pointer. Raises `EpochTooOld` if the room was deleted at this epoch or a higher one,
-        `PointerInvalid` unless `replace_damaged`, `ConcurrentModification`, `DeadlineExceeded`.
+        meanwhile. Each pointer that it would be moved from is shown to `check`, which may refuse. `replacing`: the bad
+        one that is to be replaced. Returns whether this moved it, and the pointer. Raises `EpochTooOld` if the room was
+        deleted at this epoch or a higher one, `BadPointer`, `ConcurrentModification`, `DeadlineExceeded`.
         """
+        room = target.room
         with _held(self._stripes[hash(room) % _STRIPES]):
-            return self._advance(room, epoch, tag, known, check, replace_damaged=replace_damaged)
+            if replacing is not None:
+                return True, self._replace(target, replacing)
+            # Others of this process may have moved it meanwhile: then the first try would be in vain.
+            newer = self._seen.current(room)
+            if newer is not None and (known is None or newer.rank >= known.rank):
+                known = newer
+            return self._advance(target, known, check)
 
-    def _advance(
-        self, room: RoomId, epoch: int, tag: bytes, known: Pointer | None, check: Check, *, replace_damaged: bool
-    ) -> tuple[bool, Pointer]:
-        with self._lock:
-            # Others of this process may have moved it meanwhile, and then nothing needs to be tried.
-            remembered = self._rooms.get(room)
-            newer = None if remembered is None else remembered.pointer
-        if newer is not None and (known is None or newer.epoch >= known.epoch):
-            known = newer
-        condition: Condition = CreateOnly() if known is None else IfMatch(known.etag)
+    def _advance(self, target: Target, known: Pointer | None, check: Check) -> tuple[bool, Pointer]:
+        room = target.room
+        is_fresh = False
         for _ in range(_TRIES):
-            check(known)
-            if known is not None and known.epoch >= epoch:
-                if known.is_deleted:
-                    raise deleted(room, epoch, known)
-                # An epoch is stored once. One that was lost, and stored anew, is named anew.
-                # What an older system wrote has no tag, and takes from no pointer the one that it binds.
-                if known.epoch > epoch or LEGACY_TAG in (tag, known.tag) or known.tag == tag:
+            if known is not None and not target.needs(known):
+                if is_fresh:
+                    check(known)
+                    if known.is_deleted:
+                        raise deleted(room, target.epoch, known)
                     return False, known
+                # What was remembered may be gone by now, and an answer that rests on it has to be true.
+                known, is_fresh = self.read(room), True
+                continue
+            check(known)
             try:
-                return True, self._write(room, epoch, tag, condition)
+                condition: Condition = CreateOnly() if known is None else IfMatch(known.etag)
+                return True, self._write(room, target.epoch, target.tag, condition)
             except (ObjectExists, PreconditionFailed, ConcurrentModification, IntegrityFailed) as lost:
-                try:
-                    known = self.read(room)
-                    condition = CreateOnly() if known is None else IfMatch(known.etag)
-                except PointerInvalid:
-                    if not replace_damaged:
-                        raise
-                    known, condition = None, self._condition_on_damaged(room)
+                known, is_fresh = self.read(room), True
                 if isinstance(lost, ConcurrentModification):
                     calls.pause(random.uniform(0, _PAUSE_SECONDS), "the room's pointer")  # noqa: S311 (no secret)
         message = f"room {room.text!r}: the pointer was moved by others each time that it was tried"
         raise ConcurrentModification(message, room_id=room.text)
 
-    def bury(self, room: RoomId, epoch: int, known: Pointer | None) -> Pointer:
+    def _replace(self, target: Target, bad: BadPointer) -> Pointer:
+        try:
+            return self._write(target.room, target.epoch, target.tag, bad.condition)
+        except (ObjectExists, PreconditionFailed):
+            message = f"room {target.room.text!r}: its damaged pointer was replaced by others"
+            raise ConcurrentModification(message, room_id=target.room.text) from None
+
+    def bury(self, room: RoomId, epoch: int, known: Pointer | BadPointer | None) -> Pointer:
         """Replace the pointer, if it is still the known one, by a tombstone that holds this epoch.
 
         Raises `ConcurrentModification` if it is another one.
         """
-        condition: Condition = CreateOnly() if known is None else IfMatch(known.etag)
+        condition: Condition = CreateOnly()
+        if known is not None:
+            condition = known.condition if isinstance(known, BadPointer) else IfMatch(known.etag)
         try:
             return self._write(room, epoch, _NO_TAG, condition, state=_DELETED)
         except (ObjectExists, PreconditionFailed):
             message = f"room {room.text!r} was saved while it was deleted"
             raise ConcurrentModification(message, room_id=room.text) from None
-
-    def bury_damaged(self, room: RoomId, epoch: int) -> Pointer:
-        """Replace a pointer that cannot be read by a tombstone."""
-        return self._write(room, epoch, _NO_TAG, self._condition_on_damaged(room), state=_DELETED)
 
     def remove(self, tombstone: Pointer) -> bool:
         """Remove a tombstone, if it is still there."""
@@ -221,8 +243,7 @@ class Pointers:
             removed = self._objects.delete(tombstone.room.pointer_key, condition=IfMatch(tombstone.etag))
         except PreconditionFailed:
             return False
-        with self._lock:
-            self._rooms.pop(tombstone.room, None)
+        self._seen.forget(tombstone.room)
         return removed
 
     def rewrite(self, pointer: Pointer, tag: bytes) -> Pointer:
@@ -238,26 +259,11 @@ class Pointers:
         try:
             info = self._objects.put(room.pointer_key, Body.of(sealed), condition=condition)
         except HoldfastError:
-            self._forget(room)  # it may have been written, or is another one
+            self._seen.doubt(room)  # it may have been written, or is another one
             raise
         pointer = _pointer(room, epoch, tag or _NO_TAG, state, info)
         self._observed(room, pointer)
         return pointer
-
-    def _read(self, room: RoomId) -> Pointer | None:
-        try:
-            with self._objects.get(room.pointer_key) as reader:
-                info = reader.info
-                if info.size_bytes > _MAX_POINTER_BYTES:
-                    raise SealBroken("it is too long for a pointer")
-                data = b"".join(chunk.data for chunk in reader)
-            return self._decoded(room, data, info)
-        except ObjectNotFound:
-            return None
-        except (SealBroken, IntegrityFailed) as error:
-            self._forget(room)
-            what = error.message if isinstance(error, HoldfastError) else str(error)
-            raise PointerInvalid(room.text, f"is damaged: {what}") from error
 
     def _decoded(self, room: RoomId, data: bytes, info: ObjectInfo) -> Pointer:
         if self._read_legacy is not None and not data.startswith(seal.MAGIC):
@@ -266,56 +272,14 @@ class Pointers:
         state, tag = _PAYLOAD.unpack(payload)
         return _pointer(room, footer.subject.epoch, tag, state, info)
 
-    def _condition_on_damaged(self, room: RoomId) -> Condition:
-        try:
-            return IfMatch(self._objects.stat(room.pointer_key).etag)
-        except ObjectNotFound:
-            return CreateOnly()
-        except IntegrityFailed:
-            return OVERWRITE  # not even its etag can be told
+    def _observed(self, room: RoomId, pointer: Pointer | None, *, remember: bool = True) -> None:
+        if self._seen.see(room, pointer, remember=remember):
+            self.observer(room, pointer)
 
-    def highest(self, room: RoomId) -> int:
-        """Return the highest epoch that this process has seen the pointer at; -1: none."""
-        with self._lock:
-            remembered = self._rooms.get(room)
-            if remembered is None:
-                return -1
-            if self._clock() - remembered.seen_at > self._forget_seconds:
-                del self._rooms[room]
-                return -1
-            return remembered.highest
-
-    def _observed(self, room: RoomId, pointer: Pointer | None) -> None:
-        """Remember a pointer that was seen, unless another thread has seen a later one meanwhile."""
-        epoch = -1 if pointer is None else pointer.epoch
-        with self._lock:
-            remembered = self._rooms.get(room)
-            if remembered is not None and epoch < remembered.highest:
-                return
-            if pointer is not None:
-                buried = pointer.update_time if pointer.is_deleted else None
-                self._rooms[room] = _Remembered(epoch, self._clock(), pointer, buried)
-                self._rooms.move_to_end(room)
-                while len(self._rooms) > _REMEMBERED_ROOMS:
-                    self._rooms.popitem(last=False)
-        self.observer(room, pointer)
-
-    def _is_over(self, room: RoomId) -> bool:
-        """Tell whether the room had a tombstone that is so old that another server may have removed it; forget it."""
-        with self._lock:
-            remembered = self._rooms.get(room)
-            buried = None if remembered is None else remembered.buried
-        if buried is None or buried >= self._objects.now() - timedelta(seconds=self._forget_seconds):
-            return False
-        with self._lock:
-            self._rooms.pop(room, None)
-        return True
-
-    def _forget(self, room: RoomId) -> None:
-        """Forget the pointer, but not how high it was."""
-        with self._lock:
-            if (remembered := self._rooms.get(room)) is not None:
-                remembered.pointer = None
+    def _is_over(self, tombstone: Pointer) -> bool:
+        """Tell whether a room was deleted so long ago that another server may have removed its tombstone."""
+        oldest = self._objects.now() - timedelta(seconds=self._forget_seconds)
+        return tombstone.is_deleted and tombstone.update_time < oldest
 
 
 def deleted(room: RoomId, epoch: int, tombstone: Pointer) -> EpochTooOld:

@@ -20,8 +20,17 @@ from holdfast_server.checkpoints.seal import (
     SealBroken,
     SealedAs,
 )
-from holdfast_server.errors import HoldfastError, IntegrityFailed, SealInvalid, SealKeyUnavailable
-from holdfast_server.objects.base import ObjectStore
+from holdfast_server.errors import (
+    HoldfastError,
+    IntegrityFailed,
+    PreconditionFailed,
+    SealInvalid,
+    SealKeyUnavailable,
+    SealTooNew,
+)
+from holdfast_server.objects.base import OVERWRITE, ObjectNotFound, ObjectStore
+from holdfast_server.objects.conditions import Condition, IfMatch
+from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.objects.ranges import Tail
 
 
@@ -45,6 +54,8 @@ class Checkpoints:
         """Return a checkpoint and its payload, verified whole, which the caller closes; `tag`: the seal to be found."""
         with self._used(room, epoch), _damage_named(room, epoch), self._objects.get(room.epoch_key(epoch)) as reader:
             info = reader.info
+            if info.size_bytes > self._waiting_room.memory_bytes and self._legacy is None:
+                self._footer(room, epoch, info)  # before anything of that size waits in the room that all share
             payload = open_payload(reader, self._waiting_room, self._keys, _sealed_as(room, epoch), legacy=self._legacy)
             try:
                 _check_tag(payload.footer, tag)
@@ -56,13 +67,9 @@ class Checkpoints:
     def stat(self, room: RoomId, epoch: int, tag: bytes = LEGACY_TAG) -> Checkpoint:
         """Return what is known of a checkpoint, from its verified footer alone; the older form is read whole."""
         with self._used(room, epoch), _damage_named(room, epoch):
-            with self._objects.get(room.epoch_key(epoch), Tail(MAX_FOOTER_BYTES)) as reader:
-                info = reader.info
-                end = b"".join(chunk.data for chunk in reader)
-            if self._legacy is None or end.endswith(END_MAGIC):
-                footer = seal.open_footer(end, self._keys, _sealed_as(room, epoch))
-                if footer.stored_bytes != info.size_bytes - HEAD_BYTES - seal.footer_length(end):
-                    raise SealBroken("it has not the size that was sealed")
+            found = self._footer(room, epoch)
+            if found is not None:
+                info, footer = found
                 _check_tag(footer, tag)
                 return Checkpoint(room, epoch, footer.size_bytes, info, footer)
         checkpoint, payload = self.open(room, epoch, tag)
@@ -73,6 +80,22 @@ class Checkpoints:
         """Tell whether a checkpoint is being read now."""
         with self._lock:
             return self._in_use[room, epoch] > 0
+
+    def _footer(self, room: RoomId, epoch: int, info: ObjectInfo | None = None) -> tuple[ObjectInfo, Footer] | None:
+        """Return the verified footer of an object, or of this one; None: it is in the older form."""
+        condition: Condition = OVERWRITE if info is None else IfMatch(info.etag)
+        try:
+            with self._objects.get(room.epoch_key(epoch), Tail(MAX_FOOTER_BYTES), condition=condition) as reader:
+                info = reader.info
+                end = b"".join(chunk.data for chunk in reader)
+        except PreconditionFailed:
+            raise ObjectNotFound(room.epoch_key(epoch)) from None  # it was replaced, as no checkpoint is
+        if self._legacy is not None and not end.endswith(END_MAGIC):
+            return None
+        footer = seal.open_footer(end, self._keys, _sealed_as(room, epoch))
+        if footer.stored_bytes != info.size_bytes - HEAD_BYTES - seal.footer_length(end):
+            raise SealBroken("it has not the size that was sealed")
+        return info, footer
 
     @contextmanager
     def _used(self, room: RoomId, epoch: int) -> Iterator[None]:
@@ -89,7 +112,7 @@ class Checkpoints:
 
 def concerns_one(error: HoldfastError) -> bool:
     """Tell whether an error is about one room or checkpoint, and not about the backend or the call."""
-    return isinstance(error, IntegrityFailed | SealKeyUnavailable)
+    return isinstance(error, IntegrityFailed | SealKeyUnavailable | SealTooNew)
 
 
 def _sealed_as(room: RoomId, epoch: int) -> SealedAs:

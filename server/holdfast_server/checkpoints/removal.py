@@ -10,24 +10,35 @@ from holdfast_server.checkpoints.epochs import epochs_of, highest_epoch
 from holdfast_server.checkpoints.lists import rooms_of
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
-from holdfast_server.checkpoints.pointers import Pointer, Pointers
+from holdfast_server.checkpoints.pointers import BadPointer, Pointers
 from holdfast_server.checkpoints.reading import Checkpoints, concerns_one
+from holdfast_server.checkpoints.seen_pointers import Pointer
 from holdfast_server.errors import (
     ConcurrentModification,
     ConditionUnsupported,
     HoldfastError,
+    IntegrityFailed,
     InvalidArgument,
     NotFound,
     PointerInvalid,
     Reason,
     SealKeyUnavailable,
 )
-from holdfast_server.objects.base import ObjectNotFound, ObjectStore
+from holdfast_server.objects.base import EntryRecord, ObjectNotFound, ObjectStore
 
 _PROGRESS = 100
 """Deletions between two messages."""
 
 _TRIES = 10
+
+_LOOKED_AT = 8
+"""Of the newest checkpoints that are kept, whose footers are verified before older ones go."""
+
+_SETTLED = timedelta(hours=1)
+"""No save is under way for longer, between its two writes."""
+
+_Found = tuple[int, EntryRecord | None]
+_Old = tuple[int, EntryRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,42 +109,33 @@ class Removal:
                     if sums.deleted - told.deleted >= _PROGRESS:
                         told = sums
                         yield sums
+                sums = replace(sums, rooms=sums.rooms + 1)
             except NotFound:
                 if room is not None:
-                    raise
-                continue  # deleted, or nobody's
+                    raise  # else it is deleted, or nobody's
             except HoldfastError as error:
                 if room is not None or not concerns_one(error):
                     raise
                 self._metrics.report(error)
-                sums = replace(sums, rooms=sums.rooms + 1, failed=[ListedRoom(each, None, None, error)])
+                sums = replace(sums, rooms=sums.rooms + 1)
+                yield replace(sums, failed=[ListedRoom(each, None, None, error)])
+            if sums.rooms - told.rooms >= _PROGRESS:
+                told = sums
                 yield sums
-                sums = replace(sums, failed=[])
-                continue
-            sums = replace(sums, rooms=sums.rooms + 1)
         yield replace(sums, is_done=True)
 
     def _prune(self, room: RoomId, retention: Retention, *, dry_run: bool) -> Iterator[Pruned]:
-        pointer = self._pointers.read(room)
+        pointer = self._pointers.read(room, remember=False)
         if pointer is None or pointer.is_deleted:
             raise NotFound(Reason.ROOM_NOT_FOUND, f"room {room.text!r} has no checkpoint", room_id=room.text)
         older = [(epoch, entry.record) for epoch, entry in epochs_of(self._objects, room, up_to=pointer.epoch - 1)]
-        outside = older[: max(len(older) - retention.keep_last + 1, 0)]
-        kept = 1 + len(older) - len(outside)
-        if not outside:
-            yield Pruned(kept=kept)
-            return
-        limit = self._objects.now() - retention.age
-        condemned = [
-            (epoch, record)
-            for epoch, record in outside
-            # What cannot be read has no age, and may still be what somebody wants to look at.
-            if record is not None and record.update_time < limit and not self._checkpoints.is_in_use(room, epoch)
-        ]
-        yield Pruned(kept=kept + len(outside) - len(condemned))
-        if not condemned:
-            return
-        self._check_latest(room, pointer)
+        condemned = self._outside(room, older, retention, retention.keep_last)
+        if condemned:
+            bad = self._bad_among(room, [epoch for epoch, _ in older[-retention.keep_last + 1 :]])
+            condemned = self._outside(room, older, retention, retention.keep_last + bad)
+        if condemned and not self._is_latest_good(room, pointer):
+            condemned = []  # the pointer has moved on: the next time will do
+        yield Pruned(kept=1 + len(older) - len(condemned))
         deleted = size = 0
         for epoch, record in condemned:
             calls.check("pruning")
@@ -147,18 +149,46 @@ class Removal:
                 deleted = size = 0
         yield Pruned(deleted=deleted, deleted_bytes=size)
 
-    def _check_latest(self, room: RoomId, pointer: Pointer) -> None:
-        """Read what the pointer names whole: where that is not good, an older one may be the last good state."""
+    def _outside(self, room: RoomId, older: list[_Found], retention: Retention, keep: int) -> list[_Old]:
+        """Return what is neither among the newest so many, the latest included, nor too young."""
+        limit = self._objects.now() - retention.age
+        return [
+            (epoch, record)
+            for epoch, record in older[: max(len(older) - keep + 1, 0)]
+            # What cannot be read has no age, and may still be what somebody wants to look at.
+            if record is not None and record.update_time < limit and not self._checkpoints.is_in_use(room, epoch)
+        ]
+
+    def _bad_among(self, room: RoomId, kept: list[int]) -> int:
+        """Return how many of the newest that are kept are not good: they are nothing to fall back to."""
+        bad = 0
+        for epoch in kept[-_LOOKED_AT:]:
+            try:
+                self._checkpoints.stat(room, epoch)
+            except ObjectNotFound:
+                continue
+            except IntegrityFailed:
+                bad += 1
+        return bad
+
+    def _is_latest_good(self, room: RoomId, pointer: Pointer) -> bool:
+        """Read what the pointer names whole: where that is not good, an older one may be the last good state.
+
+        False: the pointer has moved meanwhile. Raises what is wrong with it.
+        """
         try:
             _, payload = self._checkpoints.open(room, pointer.epoch, pointer.tag)
         except ObjectNotFound:
+            if self._pointers.read(room, remember=False) != pointer:
+                return False
             what = f"names epoch {pointer.epoch}, and that is not there"
             raise PointerInvalid(room.text, what, epoch=str(pointer.epoch)) from None
         payload.close()
+        return True
 
-    def delete_room(self, room: RoomId) -> Iterator[Deletion]:
+    def delete_room(self, room: RoomId, *, without_key: bool = False) -> Iterator[Deletion]:
         """Do what `CheckpointStore.delete_room` promises."""
-        tombstone, existed = self._bury(room)
+        tombstone, existed = self._bury(room, without_key=without_key)
         if tombstone is None:
             yield Deletion(0, existed=False, next_epoch=0, is_done=True)
             return
@@ -172,40 +202,55 @@ class Removal:
                     yield progress
         yield replace(progress, is_done=True)
 
-    def _bury(self, room: RoomId) -> tuple[Pointer | None, bool]:
+    def _bury(self, room: RoomId, *, without_key: bool) -> tuple[Pointer | None, bool]:
         """Return the room's tombstone, and whether this made it; None: there is nothing to delete."""
         for _ in range(_TRIES):
+            known: Pointer | BadPointer | None
             try:
-                pointer = self._pointers.read(room)
-            except PointerInvalid:
-                # Whoever deletes a room need not know what it was.
-                highest = max(highest_epoch(self._objects, room), self._pointers.highest(room), 0)
-                return self._pointers.bury_damaged(room, highest), True
-            if pointer is not None and pointer.is_deleted:
-                return pointer, False
-            highest = highest_epoch(self._objects, room, -1 if pointer is None else pointer.epoch)
-            if highest < 0:
+                known = self._pointers.read(room)
+            except BadPointer as bad:
+                known = bad  # whoever deletes a room need not know what it was
+            except SealKeyUnavailable as error:
+                if not without_key:
+                    raise
+                known = self._pointers.unread(room, error)
+            after = known.epoch if isinstance(known, Pointer) else self._pointers.furthest_epoch(room)
+            highest = highest_epoch(self._objects, room, after)
+            is_deleted = isinstance(known, Pointer) and known.is_deleted
+            if isinstance(known, Pointer) and is_deleted and highest == known.epoch:
+                return known, False
+            if known is None and highest < 0:
                 return None, False
             try:
-                return self._pointers.bury(room, highest, pointer), True
+                # Also over a tombstone: above it lies what a save left that was broken off.
+                return self._pointers.bury(room, max(highest, 0), known), not is_deleted
             except ConcurrentModification:
                 continue  # it was saved meanwhile
         message = f"room {room.text!r} was saved each time that it was to be deleted"
         raise ConcurrentModification(message, room_id=room.text)
 
-    def remove_tombstones(self, age: timedelta) -> int:
-        """Remove the tombstones that are older than that, and return how many; their rooms' epochs begin anew."""
+    def tidy_tombstones(self, age: timedelta) -> int:
+        """Remove the tombstones that are older than that, and return how many; their rooms' epochs begin anew.
+
+        What a save has left beside a tombstone that was broken off, or came too late, goes after an hour.
+        """
         removed = 0
         for room in rooms_of(self._objects):
+            calls.check("looking for tombstones")
+            now = self._objects.now()
             try:
-                pointer = self._pointers.read(room)
-            except (PointerInvalid, SealKeyUnavailable):
-                continue
-            if pointer is None or not pointer.is_deleted or pointer.update_time >= self._objects.now() - age:
-                continue
-            if next(epochs_of(self._objects, room), None) is None:
-                try:
+                pointer = self._pointers.look(room)
+                if pointer is None or not pointer.is_deleted or pointer.update_time >= now - min(age, _SETTLED):
+                    continue
+                left = [entry.record for _, entry in epochs_of(self._objects, room)]
+                if not left and pointer.update_time < now - age:
                     removed += self._pointers.remove(pointer)
-                except ConditionUnsupported:
-                    return removed  # then they stay: one that was replaced meanwhile must not go
+                elif left and all(record is not None and record.update_time < now - _SETTLED for record in left):
+                    for _ in self.delete_room(room):
+                        calls.check("deleting what is left of a room")
+            except ConditionUnsupported:
+                return removed  # then they stay: one that was replaced meanwhile must not go
+            except HoldfastError as error:
+                if not concerns_one(error) and not isinstance(error, ConcurrentModification):
+                    raise
         return removed

@@ -1,28 +1,33 @@
 """Saving: two writes, the checkpoint and then the pointer, and no read where the pointer is remembered."""
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from holdfast_server.checkpoints.checkpoint import NO_CHECKPOINT, Checkpoint, Outcome, Saved, SaveOptions
-from holdfast_server.checkpoints.epochs import highest_epoch
+from holdfast_server.checkpoints.epochs import epochs_of, highest_epoch
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
-from holdfast_server.checkpoints.pointers import LEGACY_TAG, Pointer, Pointers, deleted
+from holdfast_server.checkpoints.pointers import LEGACY_TAG, BadPointer, Pointers, Target, deleted
 from holdfast_server.checkpoints.reading import Checkpoints
 from holdfast_server.checkpoints.seal import Purpose, Subject
 from holdfast_server.checkpoints.sealing import Sealing
+from holdfast_server.checkpoints.seen_pointers import Pointer
 from holdfast_server.errors import (
     AlreadyExists,
     ConcurrentModification,
+    EpochTooOld,
     IntegrityFailed,
     InvalidArgument,
-    PointerInvalid,
     Reason,
 )
 from holdfast_server.objects.base import ObjectNotFound, ObjectStore
-from holdfast_server.objects.body import Body, Chunk, Declared
+from holdfast_server.objects.body import Body, Chunk, Declared, Digests
 from holdfast_server.objects.conditions import CreateOnly, ObjectExists
+
+_BEGINNING = timedelta(seconds=30)
+"""Between the two writes of a room's first save, at the most."""
 
 
 class Saving:
@@ -54,7 +59,7 @@ class Saving:
     ) -> Saved:
         """Do what `CheckpointStore.save` promises."""
         key = self._keys.ring.signing
-        known = self._known(room, epoch, options)
+        place = self._place(room, epoch, options)
         upload = Body(parts, declared, max_bytes=self._max_bytes)
         subject = Subject(room.text, epoch, options.writer_id, options.metadata)
         sealing = Sealing(upload, key, Purpose.CHECKPOINT, subject, self._clock(), encrypt=self._encrypt)
@@ -66,101 +71,113 @@ class Saving:
             is_damaged = True  # something is there, and not even its record can be read
         else:
             footer = sealing.footer
+            self._keys.ring.verifying(key.id)  # it may have been retired while the bytes came
             checkpoint = Checkpoint(room, epoch, footer.size_bytes, info, footer, upload.digests.sha256)
-            return self._pointed(checkpoint, Outcome.STORED, known, options)
-        sha256 = upload.read_to_end().sha256  # what arrived must be what was declared even where it is not needed
+            return self._pointed(place, checkpoint, Outcome.STORED)
+        digests = upload.read_to_end()  # what arrived must be what was declared even where it is not needed
         if options.require_new:
             message = f"room {room.text!r}: epoch {epoch} already exists, and require_new was asked for"
             raise AlreadyExists(Reason.ALREADY_EXISTS, message, room_id=room.text, epoch=str(epoch))
         if is_damaged:
-            return self._not_stored(room, epoch, Outcome.EXISTS_DAMAGED, None, options)
-        return self._exists(room, epoch, sha256, known, options)
+            return self._not_stored(place, Outcome.EXISTS_DAMAGED, None)
+        return self._exists(place, digests)
 
-    def _known(self, room: RoomId, epoch: int, options: SaveOptions) -> Pointer | None:
+    def _place(self, room: RoomId, epoch: int, options: SaveOptions) -> "_Place":
         """Return where the pointer is before anything is written, or refuse the save."""
         expected = options.if_latest_epoch
         try:
             # What is remembered does for a save: where it is old, the condition of the pointer's put tells.
-            known = self._pointers.known(room) if expected is None else self._pointers.read(room)
+            is_remembered_enough = expected is None and not options.replace_damaged_pointer
+            known = self._pointers.known(room) if is_remembered_enough else self._pointers.read(room)
             if known is not None and known.is_deleted and epoch <= known.epoch:
                 known = self._pointers.read(room)
-        except PointerInvalid:
+        except BadPointer as bad:
             if not options.replace_damaged_pointer:
                 raise
             stored = highest_epoch(self._objects, room)
-            highest = max(stored, self._pointers.highest(room))
+            highest = max(stored, self._pointers.furthest_epoch(room))
             if epoch < highest or stored < epoch == highest:  # one that is stored may be of a try that failed later on
                 raise _not_above(room, epoch, highest) from None
-            return None
+            return _Place(room, epoch, expected, None, bad)
         if known is not None and known.is_deleted and epoch <= known.epoch:
             raise deleted(room, epoch, known)
-        latest = _latest(known)
-        if expected is not None and latest not in (
-            expected,
-            epoch,
-        ):  # at the epoch, a try before this may have moved it
-            raise _not_latest(room, expected, latest)
-        return known
+        place = _Place(room, epoch, expected, known)
+        place.check(known)
+        if known is None:
+            self._check_new(room, epoch)
+        return place
 
-    def _exists(
-        self,
-        room: RoomId,
-        epoch: int,
-        sha256: bytes,
-        known: Pointer | None,
-        options: SaveOptions,
-        *,
-        tag: bytes = LEGACY_TAG,
-    ) -> Saved:
+    def _check_new(self, room: RoomId, epoch: int) -> None:
+        """Refuse to begin a room that has higher epochs: it has lost its pointer, and would be set back by this.
+
+        Those that were stored just now may be of others who begin it, too. Raises `EpochTooOld`.
+        """
+        settled = self._objects.now() - _BEGINNING
+        for higher, entry in epochs_of(self._objects, room, epoch):
+            if entry.record is None or entry.record.update_time < settled:
+                raise _no_pointer(room, epoch, highest_epoch(self._objects, room, higher))
+
+    def _exists(self, place: "_Place", digests: Digests, tag: bytes = LEGACY_TAG) -> Saved:
         """Answer a save whose epoch has a checkpoint: perhaps this one's, from a try that failed later on."""
+        room, epoch = place.room, place.epoch
         try:
             checkpoint, payload = self._checkpoints.open(room, epoch, tag)
             payload.close()
         except IntegrityFailed as damage:
             self._metrics.report(damage)
-            return self._not_stored(room, epoch, Outcome.EXISTS_DAMAGED, None, options)
+            return self._not_stored(place, Outcome.EXISTS_DAMAGED, None)
         except ObjectNotFound:
             message = f"room {room.text!r}: epoch {epoch} was deleted while it was saved"
             raise ConcurrentModification(message, room_id=room.text, epoch=str(epoch)) from None
-        if checkpoint.sha256 != sha256:
-            if options.if_latest_epoch not in (None, latest := _latest(known)):
-                raise _not_latest(room, options.if_latest_epoch, latest)
-            return self._not_stored(room, epoch, Outcome.EXISTS_DIFFERENT, checkpoint, options)
-        saved = self._pointed(checkpoint, Outcome.EXISTS_SAME, known, options)
+        if (checkpoint.size_bytes, checkpoint.sha256) != (digests.size_bytes, digests.sha256):
+            place.check_strictly(place.known)
+            return self._not_stored(place, Outcome.EXISTS_DIFFERENT, checkpoint)
+        saved = self._pointed(place, checkpoint, Outcome.EXISTS_SAME)
         if checkpoint.footer is None and saved.latest_epoch == epoch:
             named = self._pointers.known(room)
             if named is not None and named.epoch == epoch and named.tag != LEGACY_TAG:
                 # It was sealed meanwhile; or somebody has replaced what the pointer names.
-                return self._exists(room, epoch, sha256, named, options, tag=named.tag)
+                return self._exists(replace(place, known=named), digests, named.tag)
         return saved
 
-    def _pointed(self, checkpoint: Checkpoint, outcome: Outcome, known: Pointer | None, options: SaveOptions) -> Saved:
+    def _pointed(self, place: "_Place", checkpoint: Checkpoint, outcome: Outcome) -> Saved:
         """Move the pointer to a checkpoint that is stored."""
-        room, epoch = checkpoint.room, checkpoint.epoch
         tag = LEGACY_TAG if checkpoint.footer is None else checkpoint.footer.tag
-        expected = options.if_latest_epoch
-
-        def check(pointer: Pointer | None) -> None:
-            if expected is not None and (latest := _latest(pointer)) not in (expected, epoch):
-                raise _not_latest(room, expected, latest)
-
         moved, pointer = self._pointers.advance(
-            room, epoch, tag, known, check=check, replace_damaged=options.replace_damaged_pointer
+            Target(place.room, place.epoch, tag), place.known, check=place.check, replacing=place.replacing
         )
-        return Saved(outcome, checkpoint, moved, pointer.epoch, max(pointer.epoch, epoch) + 1)
+        return Saved(outcome, checkpoint, moved, pointer.epoch, max(pointer.epoch, place.epoch) + 1)
 
-    def _not_stored(
-        self, room: RoomId, epoch: int, outcome: Outcome, there: Checkpoint | None, options: SaveOptions
-    ) -> Saved:
+    def _not_stored(self, place: "_Place", outcome: Outcome, there: Checkpoint | None) -> Saved:
         """Answer that the payload was not stored; the pointer stays, since nobody was told of what is there."""
-        try:
-            pointer = self._pointers.read(room)
-        except PointerInvalid:
-            if not options.replace_damaged_pointer:
-                raise
-            raise _not_above(room, epoch, max(highest_epoch(self._objects, room), epoch)) from None
+        room, epoch = place.room, place.epoch
+        if place.replacing is not None:
+            raise _not_above(room, epoch, highest_epoch(self._objects, room, epoch))
+        pointer = self._pointers.read(room)
         highest = highest_epoch(self._objects, room, epoch if pointer is None else max(epoch, pointer.epoch))
         return Saved(outcome, there, pointer_moved=False, latest_epoch=_latest(pointer), next_epoch=highest + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a save goes, and where the pointer was before: `known`, or what is to be replaced."""
+
+    room: RoomId
+    epoch: int
+    expected: int | None
+    known: Pointer | None
+    replacing: BadPointer | None = None
+
+    def check(self, pointer: Pointer | None) -> None:
+        """Refuse the save if the pointer must be elsewhere. Raises `ConcurrentModification`."""
+        if _latest(pointer) != self.epoch:  # else a try before this may have moved it there
+            self.check_strictly(pointer)
+
+    def check_strictly(self, pointer: Pointer | None) -> None:
+        """Do the same where the payload is not what has the epoch."""
+        if self.expected not in (None, latest := _latest(pointer)):
+            message = f"room {self.room.text!r}: the latest epoch is {latest}, and if_latest_epoch is {self.expected}"
+            raise ConcurrentModification(message, room_id=self.room.text, latest_epoch=str(latest))
 
 
 def _latest(pointer: Pointer | None) -> int:
@@ -172,6 +189,6 @@ def _not_above(room: RoomId, epoch: int, highest: int) -> InvalidArgument:
     return InvalidArgument(Reason.INVALID_EPOCH, "epoch", message, next_epoch=str(highest + 1))
 
 
-def _not_latest(room: RoomId, expected: int | None, latest: int) -> ConcurrentModification:
-    message = f"room {room.text!r}: the latest epoch is {latest}, and if_latest_epoch is {expected}"
-    return ConcurrentModification(message, room_id=room.text, latest_epoch=str(latest))
+def _no_pointer(room: RoomId, epoch: int, highest: int) -> EpochTooOld:
+    message = f"room {room.text!r} has no pointer, and a checkpoint of epoch {highest}: epoch {epoch} is not above it"
+    return EpochTooOld(message, room_id=room.text, latest_epoch=str(highest), next_epoch=str(highest + 1))

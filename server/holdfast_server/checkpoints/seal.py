@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import NamedTuple, Self
 
 from holdfast_server.checkpoints.key_ring import KEY_ID_BYTES, Keys, SealKey
+from holdfast_server.errors import SealTooNew
 
 MAGIC = b"HOLDSEAL"
 END_MAGIC = b"HOLDSEND"
@@ -100,7 +101,10 @@ class Head:
         if magic != MAGIC:
             raise SealBroken("it is not sealed")
         if version > VERSION:
-            raise SealBroken(f"its seal has version {version}, and this server knows {VERSION}")
+            message = (
+                f"it is sealed in version {version} of the form, and this server knows {VERSION}: update the server"
+            )
+            raise SealTooNew(message, version=str(version))
         try:
             head = cls(Algorithm(algorithm), Purpose(purpose), key_id, salt)
         except ValueError:
@@ -151,7 +155,7 @@ class Footer:
 
     def is_of(self, sha256: bytes, key: SealKey) -> bool:
         """Tell whether the payload is the one with this SHA-256."""
-        return hmac.compare_digest(self.payload_digest, payload_digest(key, self.head.purpose, sha256))
+        return hmac.compare_digest(self.payload_digest, payload_digest(key, self.head, sha256))
 
 
 class OtherPurpose(SealBroken):
@@ -162,9 +166,9 @@ class OtherPurpose(SealBroken):
         self.footer = footer
 
 
-def payload_digest(key: SealKey, purpose: Purpose, sha256: bytes) -> bytes:
-    """Return the keyed digest of the payload that has this SHA-256."""
-    return _tag(key, purpose, "digest", sha256)
+def payload_digest(key: SealKey, head: Head, sha256: bytes) -> bytes:
+    """Return the keyed digest of the payload that has this SHA-256: the salt makes that of each object another one."""
+    return _tag(key, head.purpose, "digest", head.salt + sha256)
 
 
 class Measured(NamedTuple):
@@ -180,7 +184,7 @@ def seal(
     """Return the encoded footer, and what it says."""
     room, writer = subject.room_id.encode(), subject.writer_id.encode()
     entries = [(name.encode(), value.encode()) for name, value in sorted(subject.metadata.items())]
-    digest = payload_digest(key, head.purpose, payload.sha256)
+    digest = payload_digest(key, head, payload.sha256)
     time_us = (now - _EPOCH_START) // _MICROSECOND
     said = b"".join(
         (

@@ -1,6 +1,6 @@
 """Payloads on their way in: an upload becomes its sealed form while it arrives."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from holdfast_server.checkpoints import seal
@@ -13,17 +13,26 @@ from holdfast_server.objects.body import NOTHING_DECLARED, Body, Chunk, Declared
 class Sealing:
     """An upload in its sealed form: `body` is what is to be stored; once it was read to its end `footer` is known.
 
-    An upload that is broken breaks the body: nothing of it is stored.
+    An upload that is broken breaks the body: nothing of it is stored. `check` may refuse the payload by its SHA-256.
     """
 
     def __init__(
-        self, upload: Body, key: SealKey, purpose: Purpose, subject: Subject, now: datetime, *, encrypt: bool = False
+        self,
+        upload: Body,
+        key: SealKey,
+        purpose: Purpose,
+        subject: Subject,
+        now: datetime,
+        *,
+        encrypt: bool = False,
+        check: Callable[[bytes], None] = lambda _sha256: None,
     ) -> None:
         self._upload = upload
         self._key = key
         self._head = Head.fresh(key, purpose, encrypt=encrypt)
         self._subject = subject
         self._now = now
+        self._check = check
         self._footer: Footer | None = None
         self.body = Body(self._parts())
 
@@ -51,6 +60,7 @@ class Sealing:
                 yield Chunk(piece)
             stored = None
         payload = Measured(self._upload.digests.size_bytes, self._upload.digests.sha256)
+        self._check(payload.sha256)
         encoded, self._footer = seal.seal(
             self._key, self._head, self._subject, self._now, payload=payload, stored=stored or payload
         )

@@ -86,7 +86,7 @@ class CheckpointStoreService(checkpoint_store_pb2_grpc.CheckpointStoreServicer):
         self, request: pb.DeleteRoomRequest, _context: grpc.ServicerContext
     ) -> Iterator[pb.DeleteRoomResponse]:
         """See `checkpoint_store.proto`."""
-        for progress in self._store.delete_room(RoomId(request.room_id)):
+        for progress in self._store.delete_room(RoomId(request.room_id), without_key=request.without_key):
             yield messages.deletion(progress)
 
     def WatchCheckpoints(  # noqa: N802

@@ -1,5 +1,6 @@
 """Hibernation: one snapshot of a room that sleeps. It goes only when somebody confirms that it arrived."""
 
+import hmac
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from holdfast_server.checkpoints import seal
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.legacy import flat_names
 from holdfast_server.checkpoints.lists import ENTRY_BYTES, PageQuery, page_of
+from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import (
     HIBERNATED,
     SNAPSHOTS,
@@ -44,6 +46,8 @@ from holdfast_server.errors import (
     PreconditionFailed,
     Reason,
     SealInvalid,
+    SealKeyUnavailable,
+    SealTooNew,
 )
 from holdfast_server.objects.base import OVERWRITE, Entry, ListQuery, ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import SHA256_BYTES, Body, Chunk, Declared
@@ -55,7 +59,9 @@ from holdfast_server.pages import checked_page_size
 from holdfast_server.workers import Workers
 
 _CONFIRMED = "etag"
-"""In what stands for a snapshot that was given up: the etag that was confirmed."""
+_HIBERNATED_BY = "hibernated-by"
+_PAYLOAD = "payload"
+"""In what stands for a snapshot that was given up: the etag that was confirmed, its writer, and a keyed digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,7 @@ class SnapshotStore:
         encrypt: bool,
         legacy: OpenLegacy | None,
         check_write: Callable[[], None],
+        metrics: CheckpointMetrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._objects = objects
@@ -124,6 +131,7 @@ class SnapshotStore:
         self._encrypt = encrypt
         self._legacy = legacy
         self._check_write = check_write
+        self._metrics = metrics
         self._clock = clock
 
     def hibernate(
@@ -143,19 +151,45 @@ class SnapshotStore:
         self._check_write()
         key = self._keys.ring.signing
         upload = Body(parts, declared, max_bytes=self._max_bytes)
-        sealing = Sealing(upload, key, Purpose.SNAPSHOT, subject, self._clock(), encrypt=self._encrypt)
         create_only = isinstance(condition, CreateOnly)
         if create_only:
             condition = self._if_free(room)
+        gone = self._gone_payload(room, subject.writer_id)
+
+        def check(sha256: bytes) -> None:
+            if gone is not None and hmac.compare_digest(gone, self._mark(room, sha256)):
+                raise _given_away(room)
+
+        sealing = Sealing(upload, key, Purpose.SNAPSHOT, subject, self._clock(), encrypt=self._encrypt, check=check)
         try:
             info = self._objects.put(room.snapshot_key, sealing.body, condition=condition)
         except ObjectExists as there:
             raise _is_hibernated(room, there.existing.etag) from None
         except PreconditionFailed:
-            if create_only:
-                self._if_free(room)  # what had been given up was replaced meanwhile
-            raise
+            if not create_only:
+                raise
+            self._if_free(room)  # refuses, if it is hibernated by now
+            raise _changed(room) from None
         return Snapshot(room, sealing.footer.size_bytes, info, sealing.footer, upload.digests.sha256)
+
+    def _gone_payload(self, room: RoomId, writer_id: str) -> str | None:
+        """Return the mark of what this writer hibernated, if another one has confirmed it: it is no longer theirs."""
+        if not writer_id:
+            return None
+        try:
+            self._look(room)
+        except _GivenUp as given_up:
+            by = given_up.footer.subject
+            if by.writer_id not in ("", writer_id) and by.metadata.get(_HIBERNATED_BY) == writer_id:
+                return by.metadata.get(_PAYLOAD)
+        except (ObjectNotFound, IntegrityFailed, SealKeyUnavailable, SealTooNew):
+            pass  # it is replaced, whatever it is
+        return None
+
+    def _mark(self, room: RoomId, sha256: bytes) -> str:
+        """Return what tells a payload of a room, to those who have the key."""
+        key = self._keys.ring.signing.derive("restored/mark")
+        return hmac.digest(key, room.text.encode() + sha256, "sha256").hex()
 
     def _if_free(self, room: RoomId) -> Condition:
         """Return the condition that the room is still not hibernated; what was given up is nothing."""
@@ -178,6 +212,10 @@ class SnapshotStore:
 
         Raises `NotFound` (SNAPSHOT_NOT_FOUND), `SealInvalid`, `IntegrityFailed`, `SealKeyUnavailable`.
         """
+        with self._metrics.reporting():
+            return self._restored_of(room)
+
+    def _restored_of(self, room: RoomId) -> Restored:
         try:
             return self._restored(room, room.snapshot_key, None)
         except _GivenUp:
@@ -232,7 +270,7 @@ class SnapshotStore:
             raise _lost(room)
         if not footer.is_of(sha256, self._keys.ring.verifying(footer.head.key_id)):
             raise _other_bytes(room)
-        self._give_up(room, etag, writer_id, condition)
+        self._give_up(room, etag, writer_id, condition, (footer.subject.writer_id, sha256))
 
     def _confirm_legacy(self, room: RoomId, etag: str, sha256: bytes, writer_id: str) -> None:
         with self.restore(room) as restored:
@@ -242,11 +280,15 @@ class SnapshotStore:
         if snapshot.sha256 != sha256:
             raise _other_bytes(room)
         # What stands where snapshots of ours do decides who won, and hides the older one until it is gone, too.
-        self._give_up(room, etag, writer_id, CreateOnly())
+        self._give_up(room, etag, writer_id, CreateOnly(), ("", sha256))
         self._objects.delete(snapshot.info.key)
 
-    def _give_up(self, room: RoomId, etag: str, writer_id: str, condition: Condition) -> None:
-        subject = Subject(room.text, writer_id=writer_id, metadata={_CONFIRMED: etag})
+    def _give_up(
+        self, room: RoomId, etag: str, writer_id: str, condition: Condition, snapshot: tuple[str, bytes]
+    ) -> None:
+        hibernated_by, sha256 = snapshot
+        said = {_CONFIRMED: etag, _HIBERNATED_BY: hibernated_by, _PAYLOAD: self._mark(room, sha256)}
+        subject = Subject(room.text, writer_id=writer_id, metadata=said)
         sealed, _ = seal.seal_bytes(self._keys.ring.signing, Purpose.RESTORED, subject, b"", self._clock())
         try:
             self._objects.put(room.snapshot_key, Body.of(sealed), condition=condition)
@@ -377,6 +419,16 @@ def _not_found(room: RoomId) -> NotFound:
 
 def _lost(room: RoomId) -> ConcurrentModification:
     message = f"room {room.text!r}: this snapshot was confirmed by another, or replaced by a newer one"
+    return ConcurrentModification(message, room_id=room.text)
+
+
+def _changed(room: RoomId) -> ConcurrentModification:
+    message = f"room {room.text!r}: what stood for its last snapshot was removed meanwhile; try again"
+    return ConcurrentModification(message, room_id=room.text)
+
+
+def _given_away(room: RoomId) -> ConcurrentModification:
+    message = f"room {room.text!r}: this snapshot was confirmed by another writer already: the room is theirs"
     return ConcurrentModification(message, room_id=room.text)
 
 

@@ -106,6 +106,7 @@ class CheckpointStore:
             encrypt=options.encrypt,
             legacy=open_legacy,
             check_write=check_write,
+            metrics=self._metrics,
             clock=clock,
         )
 
@@ -125,7 +126,8 @@ class CheckpointStore:
         `PointerInvalid`, `SealKeyUnavailable`, and what `ObjectStore.put` raises.
         """
         self._check_write()
-        saved = self._saving.save(room, epoch, parts, declared, options)
+        with self._metrics.reporting():
+            saved = self._saving.save(room, epoch, parts, declared, options)
         self._metrics.count_save(saved.outcome)
         return saved
 
@@ -138,11 +140,13 @@ class CheckpointStore:
         (ROOM_NOT_FOUND, CHECKPOINT_NOT_FOUND), `EpochTooOld` if it is older than `min_epoch`, `SealInvalid`,
         `IntegrityFailed`, `PointerInvalid`, `SealKeyUnavailable`.
         """
-        return self._loading.load(room, epoch, min_epoch=min_epoch, fallback=fallback)
+        with self._metrics.reporting():
+            return self._loading.load(room, epoch, min_epoch=min_epoch, fallback=fallback)
 
     def stat(self, room: RoomId, epoch: int | None = None, *, min_epoch: int | None = None) -> Found:
         """Tell what is known of a checkpoint, from its verified footer. Raises as `load` does."""
-        return self._loading.stat(room, epoch, min_epoch=min_epoch)
+        with self._metrics.reporting():
+            return self._loading.stat(room, epoch, min_epoch=min_epoch)
 
     def checkpoints_of(
         self, room: RoomId, *, from_epoch: int = 0, page_size: int = 0, page_token: str = ""
@@ -177,10 +181,11 @@ class CheckpointStore:
         """
         return self.removal.prune(room, retention, dry_run=dry_run)
 
-    def delete_room(self, room: RoomId) -> Iterator[Deletion]:
+    def delete_room(self, room: RoomId, *, without_key: bool = False) -> Iterator[Deletion]:
         """Replace a room's pointer by a tombstone, and then delete its checkpoints; yield progress.
 
-        Raises `SealKeyUnavailable`, `ConcurrentModification`.
+        `without_key`: also where the key that it is sealed with is not available. Raises `SealKeyUnavailable`,
+        `ConcurrentModification`.
         """
         self._check_write()
-        return self.removal.delete_room(room)
+        return self.removal.delete_room(room, without_key=without_key)

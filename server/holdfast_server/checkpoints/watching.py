@@ -9,12 +9,17 @@ from dataclasses import dataclass
 
 from holdfast_server import calls
 from holdfast_server.checkpoints.names import RoomId
-from holdfast_server.checkpoints.pointers import Pointer, Pointers
+from holdfast_server.checkpoints.pointers import Pointers
 from holdfast_server.checkpoints.reading import concerns_one
+from holdfast_server.checkpoints.seen_pointers import Pointer
 from holdfast_server.errors import HoldfastError, Overloaded, Reason, Unavailable
 from holdfast_server.workers import Workers
 
 MAX_WATCHED_ROOMS = 10_000
+"""Of one call."""
+
+MOST_WATCHED_ROOMS = 200_000
+"""Of all calls together: a room counts as often as it is watched."""
 
 _ALIVE_SECONDS = 0.5
 """How often a watch looks whether its caller is still there."""
@@ -43,17 +48,26 @@ class _Watch:
     def is_new(self, seen: Seen) -> bool:
         """Tell whether the caller is to be told, and note that it is."""
         told = self._told.get(seen.room)
-        if seen.epoch is None:
-            # Nothing, or damage: told once, until it changes.
-            same = told is not None and told.epoch is None and _reason(told) == _reason(seen)
-            if not same:
-                self._told[seen.room] = seen
-            return not same
-        is_higher = seen.epoch > self._highest.get(seen.room, -1)
-        if is_higher:
+        if told is not None and _same(told, seen):
+            return False
+        highest = self._highest.get(seen.room, -1)
+        if seen.epoch is not None:
+            # After damage the epoch that was told before is told once more: it is good again.
+            if seen.epoch < highest or (seen.epoch == highest and (told is None or told.error is None)):
+                return False
             self._highest[seen.room] = seen.epoch
-            self._told[seen.room] = seen
-        return is_higher
+        elif seen.error is None:
+            self._highest.pop(seen.room, None)  # the room is begun anew, wherever that is
+        self._told[seen.room] = seen
+        return True
+
+
+class _WatchedRoom:
+    """A room and who watches it. `last` is what was spread last: what is the same concerns nobody."""
+
+    def __init__(self) -> None:
+        self.watches: set[_Watch] = set()
+        self.last: Seen | None = None
 
 
 class Watches:
@@ -71,8 +85,9 @@ class Watches:
         self._most = most
         self._at_once = at_once
         self._changed = threading.Condition()
-        self._watches: dict[RoomId, set[_Watch]] = {}
+        self._rooms: dict[RoomId, _WatchedRoom] = {}
         self._count = 0
+        self._room_count = 0
         self._poller: threading.Thread | None = None
         self._is_closed = False
         pointers.observer = self._observe
@@ -122,9 +137,12 @@ class Watches:
                 raise Unavailable(Reason.DRAINING, "the server is shutting down")
             if self._count >= self._most:
                 raise Overloaded(f"{self._most} calls watch already, which is the most")
+            if self._room_count + len(watch.rooms) > MOST_WATCHED_ROOMS:
+                raise Overloaded(f"all calls together watch at most {MOST_WATCHED_ROOMS} rooms")
             self._count += 1
+            self._room_count += len(watch.rooms)
             for room in watch.rooms:
-                self._watches.setdefault(room, set()).add(watch)
+                self._rooms.setdefault(room, _WatchedRoom()).watches.add(watch)
             if self._poller is None:
                 self._poller = threading.Thread(target=self._poll, name="watched pointers", daemon=True)
                 self._poller.start()
@@ -132,11 +150,12 @@ class Watches:
     def _end(self, watch: _Watch) -> None:
         with self._changed:
             self._count -= 1
+            self._room_count -= len(watch.rooms)
             for room in watch.rooms:
-                watches = self._watches[room]
-                watches.discard(watch)
-                if not watches:
-                    del self._watches[room]
+                watched = self._rooms[room]
+                watched.watches.discard(watch)
+                if not watched.watches:
+                    del self._rooms[room]
 
     def _tell(self, watch: _Watch, seen: Seen) -> None:
         with self._changed:
@@ -149,14 +168,12 @@ class Watches:
 
     def _spread(self, seen: Seen) -> None:
         with self._changed:
-            watches = self._watches.get(seen.room)
-            if not watches:
+            watched = self._rooms.get(seen.room)
+            if watched is None or (watched.last is not None and _same(watched.last, seen)):
                 return
-            for watch in watches:
-                known = watch.news.get(seen.room)
-                # Threads may see one pointer in another order than it moved.
-                if known is None or known.epoch is None or seen.epoch is None or seen.epoch > known.epoch:
-                    watch.news[seen.room] = seen
+            watched.last = seen
+            for watch in watched.watches:
+                watch.news[seen.room] = seen
             self._changed.notify_all()
 
     def _look(self, room: RoomId) -> Seen:
@@ -172,7 +189,7 @@ class Watches:
         while True:
             begun = time.monotonic()
             with self._changed:
-                rooms = list(self._watches)
+                rooms = list(self._rooms)
             try:
                 for seen in self._workers.each(rooms, self._look, self._at_once):
                     if seen.error is not None:
@@ -186,10 +203,11 @@ class Watches:
                 self._changed.wait_for(lambda: self._is_closed, max(left, self._interval_seconds / 10))
                 if self._is_closed:
                     return
-                if not self._watches:
+                if not self._rooms:
                     self._poller = None
                     return
 
 
-def _reason(seen: Seen) -> Reason | None:
-    return None if seen.error is None else seen.error.reason
+def _same(one: Seen, other: Seen) -> bool:
+    reasons = [None if seen.error is None else seen.error.reason for seen in (one, other)]
+    return one.epoch == other.epoch and reasons[0] is reasons[1]

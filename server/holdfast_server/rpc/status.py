@@ -20,6 +20,7 @@ CODES: dict[type[errors.HoldfastError], grpc.StatusCode] = {
     errors.PreconditionFailed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.EpochTooOld: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SealKeyUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.SealTooNew: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ConditionUnsupported: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ConcurrentModification: grpc.StatusCode.ABORTED,
     errors.ReadOnly: grpc.StatusCode.FAILED_PRECONDITION,

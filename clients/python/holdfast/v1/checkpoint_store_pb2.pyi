@@ -281,7 +281,7 @@ class SaveCheckpointHeader(_message.Message):
     room_id: _builtins.str
     """The room; required."""
     epoch: _builtins.int
-    """The epoch, >= 0; required."""
+    """The epoch, 0 to 2^63 - 2; required."""
     size_bytes: _builtins.int
     """The number of bytes to come, >= 0. What arrives must match; the upload is then complete without a trailer."""
     sha256: _builtins.bytes
@@ -717,7 +717,9 @@ class PruneCheckpointsRequest(_message.Message):
     room_id: _builtins.str
     """The room; empty: all rooms."""
     keep_last: _builtins.int
-    """Keep the newest so many checkpoints of a room, counted from the one that the pointer names; >= 1."""
+    """Keep the newest so many checkpoints of a room, counted from the one that the pointer names; >= 1. Of the newest few,
+    those that are not good are not counted.
+    """
     dry_run: _builtins.bool
     """Only tell what would be deleted."""
     @_builtins.property
@@ -791,16 +793,22 @@ class DeleteRoomRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROOM_ID_FIELD_NUMBER: _builtins.int
+    WITHOUT_KEY_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     """The room; required. Its snapshot, if it is hibernated, is not touched."""
+    without_key: _builtins.bool
+    """Delete it also where the key that its pointer is sealed with is not available: it may be the wrong key ring that is
+    in place, and not the room that is lost.
+    """
     def __init__(
         self,
         *,
         room_id: _builtins.str = ...,
+        without_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["room_id", b"room_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["room_id", b"room_id", "without_key", b"without_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

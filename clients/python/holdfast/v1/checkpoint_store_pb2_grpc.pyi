@@ -27,9 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CheckpointStoreStub:
-    """Keeps the state of rooms. The newest good state of a room is never lost or forged, and a rollback is noticed.
+    """Keeps the state of rooms. The newest good state of a room is never lost or forged, and a rollback is noticed: by whoever
+    gives `min_epoch`, and by a server that has seen the room further, for as long as it remembers (until it is restarted,
+    or the room was not met for the time that tombstones are kept). Snapshots have no epoch: an older one of a room that is
+    put back is not noticed.
 
-    A room's **checkpoints** are numbered by epochs, 0 to 2^63 - 1, which its writers count up. An epoch is written once and
+    A room's **checkpoints** are numbered by epochs, 0 to 2^63 - 2, which its writers count up. An epoch that is there is
     never overwritten. The room's **pointer** names the latest epoch; it moves forward only, in one step, whoever writes.
     Each checkpoint is **sealed** with a key that lies beside the server and not in the backend: the seal binds the bytes,
     the room, the epoch and what is known of them, and all of it is verified before the first byte is sent. What is damaged
@@ -39,8 +42,8 @@ class CheckpointStoreStub:
     INVALID_ARGUMENT INVALID_ROOM: control characters, empty, `.` and `..` segments, a leading or trailing `/`, and
     segments that are `latest`, have just 20 digits, or start with ten zeros: those are where checkpoints lie.
 
-    A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, never
-    damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
+    A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, and what a
+    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
     INVALID_ARGUMENT (INVALID_ROOM).
     """
 
@@ -50,11 +53,14 @@ class CheckpointStoreStub:
     def __new__(cls, channel: _aio.Channel) -> CheckpointStoreAsyncStub: ...
     SaveCheckpoint: _grpc.StreamUnaryMultiCallable[_checkpoint_store_pb2.SaveCheckpointRequest, _checkpoint_store_pb2.SaveCheckpointResponse]
     """Stores a checkpoint and moves the room's pointer to it: a header, then chunks, then optionally a trailer. Refused or
-    broken, it leaves the room as it was. An epoch that is there already is no error: its first payload stays, and
-    `outcome` says whether it is the same. So a save that failed, at any step, can just be repeated.
+    broken, it leaves the room as it was; only one that others overtook (ABORTED, EPOCH_TOO_OLD) can leave its bytes under
+    its epoch, where nothing names them. An epoch that is there already is no error: its first payload stays, and
+    `outcome` says whether it is the same. So a save that failed, at any step, can just be repeated (not with
+    `require_new`: there the first try's own bytes are ALREADY_EXISTS).
     Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
     (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
-    FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted, SEAL_KEY_UNAVAILABLE, READ_ONLY), DATA_LOSS
+    FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
+    SEAL_KEY_UNAVAILABLE, READ_ONLY), DATA_LOSS
     (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
     """
     LoadCheckpoint: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.LoadCheckpointRequest, _checkpoint_store_pb2.LoadCheckpointResponse]
@@ -84,19 +90,21 @@ class CheckpointStoreStub:
     DeleteRoom: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.DeleteRoomRequest, _checkpoint_store_pb2.DeleteRoomResponse]
     """Deletes a room: the pointer is replaced by a tombstone in one step, and then the checkpoints are deleted. While the
     tombstone is there, the room's epochs go on above those that were deleted: a save below is EPOCH_TOO_OLD. Deleting
-    what is not there, or once more, is no error. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
+    what is not there, or once more, is no error; what a late save has left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
     (CONCURRENT_MODIFICATION).
     """
     WatchCheckpoints: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.WatchCheckpointsRequest, _checkpoint_store_pb2.WatchCheckpointsResponse]
     """Tells the latest epochs of rooms as they rise: of each room first the current one, then strictly higher ones. Epochs
-    in between may be left out; the newest is not. What other servers save is seen within the server's watch interval.
+    in between may be left out; the newest is not. After it was told that a room has no checkpoint any more, or that its
+    pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the server's watch interval.
     Ends only with an error: UNAVAILABLE (DRAINING), RESOURCE_EXHAUSTED (OVERLOADED), INVALID_ARGUMENT (INVALID_ROOM,
     TOO_LARGE).
     """
     HibernateRoom: _grpc.StreamUnaryMultiCallable[_checkpoint_store_pb2.HibernateRoomRequest, _checkpoint_store_pb2.HibernateRoomResponse]
     """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-    snapshot; a new one replaces it. Errors: those of SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS),
-    FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
+    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`: where
+    another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
+    SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
     """
     RestoreRoom: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.RestoreRoomRequest, _checkpoint_store_pb2.RestoreRoomResponse]
     """Sends a room's snapshot: first the info, then chunks. All of it was verified before. It stays until ConfirmRestore.
@@ -116,9 +124,12 @@ class CheckpointStoreStub:
 
 @_typing.type_check_only
 class CheckpointStoreAsyncStub(CheckpointStoreStub):
-    """Keeps the state of rooms. The newest good state of a room is never lost or forged, and a rollback is noticed.
+    """Keeps the state of rooms. The newest good state of a room is never lost or forged, and a rollback is noticed: by whoever
+    gives `min_epoch`, and by a server that has seen the room further, for as long as it remembers (until it is restarted,
+    or the room was not met for the time that tombstones are kept). Snapshots have no epoch: an older one of a room that is
+    put back is not noticed.
 
-    A room's **checkpoints** are numbered by epochs, 0 to 2^63 - 1, which its writers count up. An epoch is written once and
+    A room's **checkpoints** are numbered by epochs, 0 to 2^63 - 2, which its writers count up. An epoch that is there is
     never overwritten. The room's **pointer** names the latest epoch; it moves forward only, in one step, whoever writes.
     Each checkpoint is **sealed** with a key that lies beside the server and not in the backend: the seal binds the bytes,
     the room, the epoch and what is known of them, and all of it is verified before the first byte is sent. What is damaged
@@ -128,19 +139,22 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     INVALID_ARGUMENT INVALID_ROOM: control characters, empty, `.` and `..` segments, a leading or trailing `/`, and
     segments that are `latest`, have just 20 digits, or start with ten zeros: those are where checkpoints lie.
 
-    A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, never
-    damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
+    A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, and what a
+    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
     INVALID_ARGUMENT (INVALID_ROOM).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SaveCheckpoint: _aio.StreamUnaryMultiCallable[_checkpoint_store_pb2.SaveCheckpointRequest, _checkpoint_store_pb2.SaveCheckpointResponse]  # type: ignore[assignment]
     """Stores a checkpoint and moves the room's pointer to it: a header, then chunks, then optionally a trailer. Refused or
-    broken, it leaves the room as it was. An epoch that is there already is no error: its first payload stays, and
-    `outcome` says whether it is the same. So a save that failed, at any step, can just be repeated.
+    broken, it leaves the room as it was; only one that others overtook (ABORTED, EPOCH_TOO_OLD) can leave its bytes under
+    its epoch, where nothing names them. An epoch that is there already is no error: its first payload stays, and
+    `outcome` says whether it is the same. So a save that failed, at any step, can just be repeated (not with
+    `require_new`: there the first try's own bytes are ALREADY_EXISTS).
     Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
     (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
-    FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted, SEAL_KEY_UNAVAILABLE, READ_ONLY), DATA_LOSS
+    FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
+    SEAL_KEY_UNAVAILABLE, READ_ONLY), DATA_LOSS
     (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
     """
     LoadCheckpoint: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.LoadCheckpointRequest, _checkpoint_store_pb2.LoadCheckpointResponse]  # type: ignore[assignment]
@@ -170,19 +184,21 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     DeleteRoom: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.DeleteRoomRequest, _checkpoint_store_pb2.DeleteRoomResponse]  # type: ignore[assignment]
     """Deletes a room: the pointer is replaced by a tombstone in one step, and then the checkpoints are deleted. While the
     tombstone is there, the room's epochs go on above those that were deleted: a save below is EPOCH_TOO_OLD. Deleting
-    what is not there, or once more, is no error. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
+    what is not there, or once more, is no error; what a late save has left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
     (CONCURRENT_MODIFICATION).
     """
     WatchCheckpoints: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.WatchCheckpointsRequest, _checkpoint_store_pb2.WatchCheckpointsResponse]  # type: ignore[assignment]
     """Tells the latest epochs of rooms as they rise: of each room first the current one, then strictly higher ones. Epochs
-    in between may be left out; the newest is not. What other servers save is seen within the server's watch interval.
+    in between may be left out; the newest is not. After it was told that a room has no checkpoint any more, or that its
+    pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the server's watch interval.
     Ends only with an error: UNAVAILABLE (DRAINING), RESOURCE_EXHAUSTED (OVERLOADED), INVALID_ARGUMENT (INVALID_ROOM,
     TOO_LARGE).
     """
     HibernateRoom: _aio.StreamUnaryMultiCallable[_checkpoint_store_pb2.HibernateRoomRequest, _checkpoint_store_pb2.HibernateRoomResponse]  # type: ignore[assignment]
     """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-    snapshot; a new one replaces it. Errors: those of SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS),
-    FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
+    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`: where
+    another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
+    SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
     """
     RestoreRoom: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.RestoreRoomRequest, _checkpoint_store_pb2.RestoreRoomResponse]  # type: ignore[assignment]
     """Sends a room's snapshot: first the info, then chunks. All of it was verified before. It stays until ConfirmRestore.
@@ -201,9 +217,12 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     """
 
 class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps the state of rooms. The newest good state of a room is never lost or forged, and a rollback is noticed.
+    """Keeps the state of rooms. The newest good state of a room is never lost or forged, and a rollback is noticed: by whoever
+    gives `min_epoch`, and by a server that has seen the room further, for as long as it remembers (until it is restarted,
+    or the room was not met for the time that tombstones are kept). Snapshots have no epoch: an older one of a room that is
+    put back is not noticed.
 
-    A room's **checkpoints** are numbered by epochs, 0 to 2^63 - 1, which its writers count up. An epoch is written once and
+    A room's **checkpoints** are numbered by epochs, 0 to 2^63 - 2, which its writers count up. An epoch that is there is
     never overwritten. The room's **pointer** names the latest epoch; it moves forward only, in one step, whoever writes.
     Each checkpoint is **sealed** with a key that lies beside the server and not in the backend: the seal binds the bytes,
     the room, the epoch and what is known of them, and all of it is verified before the first byte is sent. What is damaged
@@ -213,8 +232,8 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
     INVALID_ARGUMENT INVALID_ROOM: control characters, empty, `.` and `..` segments, a leading or trailing `/`, and
     segments that are `latest`, have just 20 digits, or start with ten zeros: those are where checkpoints lie.
 
-    A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, never
-    damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
+    A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, and what a
+    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
     INVALID_ARGUMENT (INVALID_ROOM).
     """
 
@@ -225,11 +244,14 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_store_pb2.SaveCheckpointResponse, _abc.Awaitable[_checkpoint_store_pb2.SaveCheckpointResponse]]:
         """Stores a checkpoint and moves the room's pointer to it: a header, then chunks, then optionally a trailer. Refused or
-        broken, it leaves the room as it was. An epoch that is there already is no error: its first payload stays, and
-        `outcome` says whether it is the same. So a save that failed, at any step, can just be repeated.
+        broken, it leaves the room as it was; only one that others overtook (ABORTED, EPOCH_TOO_OLD) can leave its bytes under
+        its epoch, where nothing names them. An epoch that is there already is no error: its first payload stays, and
+        `outcome` says whether it is the same. So a save that failed, at any step, can just be repeated (not with
+        `require_new`: there the first try's own bytes are ALREADY_EXISTS).
         Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
         (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
-        FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted, SEAL_KEY_UNAVAILABLE, READ_ONLY), DATA_LOSS
+        FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
+        SEAL_KEY_UNAVAILABLE, READ_ONLY), DATA_LOSS
         (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
         """
 
@@ -295,7 +317,7 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_checkpoint_store_pb2.DeleteRoomResponse], _abc.AsyncIterator[_checkpoint_store_pb2.DeleteRoomResponse]]:
         """Deletes a room: the pointer is replaced by a tombstone in one step, and then the checkpoints are deleted. While the
         tombstone is there, the room's epochs go on above those that were deleted: a save below is EPOCH_TOO_OLD. Deleting
-        what is not there, or once more, is no error. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
+        what is not there, or once more, is no error; what a late save has left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
         (CONCURRENT_MODIFICATION).
         """
 
@@ -306,7 +328,8 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_checkpoint_store_pb2.WatchCheckpointsResponse], _abc.AsyncIterator[_checkpoint_store_pb2.WatchCheckpointsResponse]]:
         """Tells the latest epochs of rooms as they rise: of each room first the current one, then strictly higher ones. Epochs
-        in between may be left out; the newest is not. What other servers save is seen within the server's watch interval.
+        in between may be left out; the newest is not. After it was told that a room has no checkpoint any more, or that its
+        pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the server's watch interval.
         Ends only with an error: UNAVAILABLE (DRAINING), RESOURCE_EXHAUSTED (OVERLOADED), INVALID_ARGUMENT (INVALID_ROOM,
         TOO_LARGE).
         """
@@ -318,8 +341,9 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_store_pb2.HibernateRoomResponse, _abc.Awaitable[_checkpoint_store_pb2.HibernateRoomResponse]]:
         """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-        snapshot; a new one replaces it. Errors: those of SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS),
-        FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
+        snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`: where
+        another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
+        SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
         """
 
     @_abc_1.abstractmethod

@@ -135,6 +135,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_POINTER_INVALID: _ErrorReason.ValueType  # 49
     """DATA_LOSS: a room's latest pointer is damaged, was rolled back, or names nothing. Metadata: `room_id`."""
+    ERROR_REASON_SEAL_TOO_NEW: _ErrorReason.ValueType  # 50
+    """FAILED_PRECONDITION: something was sealed by a newer server, in a form that this one does not know. That is no damage.
+    An operator has to update this server.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the `reason` of the google.rpc.ErrorInfo (domain `holdfast`) in the error's details, there without
@@ -251,6 +255,10 @@ ERROR_REASON_SEAL_INVALID: ErrorReason.ValueType  # 48
 """
 ERROR_REASON_POINTER_INVALID: ErrorReason.ValueType  # 49
 """DATA_LOSS: a room's latest pointer is damaged, was rolled back, or names nothing. Metadata: `room_id`."""
+ERROR_REASON_SEAL_TOO_NEW: ErrorReason.ValueType  # 50
+"""FAILED_PRECONDITION: something was sealed by a newer server, in a form that this one does not know. That is no damage.
+An operator has to update this server.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

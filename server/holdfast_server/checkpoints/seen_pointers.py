@@ -1,0 +1,100 @@
+"""What this process knows of pointers: so a save needs no read, and a pointer that is put back is noticed."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from holdfast_server.checkpoints.names import RoomId
+
+_ROOMS = 50_000
+"""About 1 KiB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What a room's pointer says. `epoch` of a tombstone is the highest that was deleted."""
+
+    room: RoomId
+    epoch: int
+    tag: bytes
+    """The seal of the checkpoint that it names; empty where an older system wrote one of both."""
+    is_deleted: bool
+    etag: str
+    update_time: datetime
+
+    @property
+    def next_epoch(self) -> int:
+        """The lowest epoch that moves it."""
+        return self.epoch + 1
+
+    @property
+    def rank(self) -> tuple[int, bool]:
+        """How far it is: a pointer never falls back behind one that it was. A tombstone comes after its epoch."""
+        return self.epoch, self.is_deleted
+
+
+@dataclass(slots=True)
+class _Seen:
+    furthest: Pointer
+    at: float
+    is_current: bool = True
+    """Whether it may still be what it was; else it has to be read before it is moved."""
+
+
+class SeenPointers:
+    """The pointers that were seen, of the rooms that were met last; each for `forget_seconds`.
+
+    `clock` counts seconds. May be used by many threads at once.
+    """
+
+    def __init__(self, forget_seconds: float, clock: Callable[[], float]) -> None:
+        self._forget_seconds = forget_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._rooms: OrderedDict[RoomId, _Seen] = OrderedDict()
+
+    def current(self, room: RoomId) -> Pointer | None:
+        """Return the pointer as it was last; None: it has to be read."""
+        with self._lock:
+            seen = self._rooms.get(room)
+            return seen.furthest if seen is not None and seen.is_current else None
+
+    def furthest(self, room: RoomId) -> Pointer | None:
+        """Return the pointer when it was furthest; None: it is not remembered."""
+        with self._lock:
+            seen = self._rooms.get(room)
+            if seen is None:
+                return None
+            if self._clock() - seen.at > self._forget_seconds:
+                del self._rooms[room]
+                return None
+            return seen.furthest
+
+    def see(self, room: RoomId, pointer: Pointer | None, *, remember: bool = True) -> bool:
+        """Note what a pointer is, and tell whether nobody has seen it further meanwhile.
+
+        `remember`: also that of a room that was not met before.
+        """
+        with self._lock:
+            seen = self._rooms.get(room)
+            if seen is not None and (pointer is None or pointer.rank < seen.furthest.rank):
+                return False
+            if pointer is not None and (remember or seen is not None):
+                self._rooms[room] = _Seen(pointer, self._clock())
+                self._rooms.move_to_end(room)
+                while len(self._rooms) > _ROOMS:
+                    self._rooms.popitem(last=False)
+        return True
+
+    def doubt(self, room: RoomId) -> None:
+        """Forget what a pointer is, but not how far it was."""
+        with self._lock:
+            if (seen := self._rooms.get(room)) is not None:
+                seen.is_current = False
+
+    def forget(self, room: RoomId) -> None:
+        """Forget a room."""
+        with self._lock:
+            self._rooms.pop(room, None)
