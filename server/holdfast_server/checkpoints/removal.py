@@ -131,7 +131,7 @@ class Removal:
         older = [(epoch, entry.record) for epoch, entry in epochs_of(self._objects, room, up_to=pointer.epoch - 1)]
         condemned = self._outside(room, older, retention, retention.keep_last)
         if condemned:
-            bad = self._bad_among(room, [epoch for epoch, _ in older[-retention.keep_last + 1 :]])
+            bad = self._bad_among(room, [epoch for epoch, _ in older[len(older) - retention.keep_last + 1 :]])
             condemned = self._outside(room, older, retention, retention.keep_last + bad)
         if condemned and not self._is_latest_good(room, pointer):
             condemned = []  # the pointer has moved on: the next time will do
