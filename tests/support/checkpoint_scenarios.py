@@ -10,7 +10,7 @@ import pytest
 from holdfast_server.checkpoints.limits import DEFAULT_TOMBSTONE_SECONDS
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.removal import Retention
-from holdfast_server.checkpoints.snapshots import Snapshot
+from holdfast_server.checkpoints.snapshot_reading import Snapshot
 from holdfast_server.checkpoints.store import CheckpointStore
 from holdfast_server.errors import AlreadyExists, EpochTooOld, NotFound
 from holdfast_server.objects.base import ObjectStore

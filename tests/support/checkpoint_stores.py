@@ -15,7 +15,7 @@ from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.opening import WaitingRoom
 from holdfast_server.checkpoints.seal import Subject
 from holdfast_server.checkpoints.service import SERVICE_NAME, CheckpointStoreService
-from holdfast_server.checkpoints.snapshots import Snapshot
+from holdfast_server.checkpoints.snapshot_reading import Snapshot
 from holdfast_server.checkpoints.store import CheckpointStore, StoreOptions
 from holdfast_server.checkpoints.watching import Watches
 from holdfast_server.objects.base import OVERWRITE, ObjectStore

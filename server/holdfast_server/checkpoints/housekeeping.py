@@ -62,7 +62,7 @@ class Housekeeping:
             if self._clock() >= self._tombstones_due:
                 self._tombstones_due = self._clock() + self._tombstones_seconds
                 removed = self._store.removal.tidy_tombstones(self._tombstone_age)
-                removed += self._store.snapshots.remove_given_up(self._tombstone_age)
+                removed += self._store.snapshots.lists.remove_given_up(self._tombstone_age)
                 if removed:
                     _log.info("Old tombstones were removed", extra={"fields": {"tombstones": removed}})
 

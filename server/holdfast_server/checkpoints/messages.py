@@ -19,7 +19,7 @@ from holdfast_server.checkpoints.lists import PageQuery
 from holdfast_server.checkpoints.names import RoomId, checked_epoch, checked_writer
 from holdfast_server.checkpoints.removal import Deletion, Pruned, Retention
 from holdfast_server.checkpoints.seal import Footer, Subject
-from holdfast_server.checkpoints.snapshots import ListedSnapshot, Snapshot
+from holdfast_server.checkpoints.snapshot_reading import ListedSnapshot, Snapshot
 from holdfast_server.checkpoints.watching import MAX_WATCHED_ROOMS, Seen
 from holdfast_server.errors import HoldfastError, InvalidArgument, Reason
 from holdfast_server.objects.base import OVERWRITE

@@ -133,4 +133,4 @@ class CheckpointStoreService(checkpoint_store_pb2_grpc.CheckpointStoreServicer):
         self, request: pb.ListHibernatedRoomsRequest, _context: grpc.ServicerContext
     ) -> pb.ListHibernatedRoomsResponse:
         """See `checkpoint_store.proto`."""
-        return messages.snapshots_page(self._store.snapshots.page(messages.page_query(request)))
+        return messages.snapshots_page(self._store.snapshots.lists.page(messages.page_query(request)))
