@@ -128,7 +128,7 @@ def _keys(settings: Settings, objects: ObjectStore) -> Keys:
         if backend == "memory":
             return FixedKeys(KeyRing.fresh())
         return NoKeys("the server has no sealing key ring: set checkpoint_store.key_ring")
-    if backend == "filesystem" and (settings.checkpoint_store.legacy or not _holds_checkpoints(objects)):
+    if backend == "filesystem" and not _holds_checkpoints(objects):
         try:
             key_file.make_if_missing(path)
         except KeyRingError as error:
@@ -139,5 +139,5 @@ def _keys(settings: Settings, objects: ObjectStore) -> Keys:
 
 
 def _holds_checkpoints(objects: ObjectStore) -> bool:
-    """Tell whether anything was sealed already: a new ring would make it unreadable for good."""
+    """Tell whether there are checkpoints already: with a new ring, what was sealed would not be read again."""
     return any(next(iter(objects.list(ListQuery(prefix))), None) is not None for prefix in (SNAPSHOTS, HIBERNATED))
