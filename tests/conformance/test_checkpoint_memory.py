@@ -71,7 +71,6 @@ def test_half_a_gibibyte_is_saved_and_loaded_in_flat_memory(server: ServerProces
         with Memory(server.pid) as memory:
             saved = save(stub, 1, SIZE_MIB, digest)
             loaded = load(stub)
-    print(f"grown by {memory.grown_bytes / MIB:.1f} MiB")
     assert (saved.checkpoint.size_bytes, saved.checkpoint.sha256) == (SIZE_MIB * MIB, digest.digest())
     assert loaded == (SIZE_MIB * MIB, digest.digest())
     assert memory.grown_bytes < MOST_BYTES

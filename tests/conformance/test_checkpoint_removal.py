@@ -9,6 +9,7 @@ import pytest
 
 from holdfast_server.checkpoints.housekeeping import Housekeeping
 from holdfast_server.checkpoints.removal import Retention
+from holdfast_server.errors import Reason, Unavailable
 from tests.support.any_checkpoints import (
     STORED,
     Checkpoints,
@@ -114,14 +115,31 @@ def test_pruning_all_rooms_goes_on_past_one_that_is_not_good(checkpoints: Checkp
         assert checkpoints.epochs(untouched) == list(range(10))
 
 
-def test_pruning_all_rooms_ends_where_the_backend_is_away(checkpoints: Checkpoints) -> None:
+def test_pruning_all_rooms_goes_on_where_the_backend_failed_once(checkpoints: Checkpoints) -> None:
     for room in ("a", "b"):
         ten(checkpoints, room)
     checkpoints.objects.before = once("delete", epoch_name("a", 3))
+    assert checkpoints.prune(keep_last=1)[-1].deleted == 3 + 9
+    assert checkpoints.epochs("a") == list(range(3, 10))
+    assert checkpoints.epochs("b") == [9]
+
+
+def test_pruning_all_rooms_ends_where_the_backend_is_away(checkpoints: Checkpoints) -> None:
+    for room in "abcdefgh":
+        for epoch in range(2):
+            checkpoints.save(room, epoch, b"")
+    tried = []
+
+    def fail(operation: str, name: str) -> None:
+        if operation == "delete":
+            tried.append(name)
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, "away")
+
+    checkpoints.objects.clock_ahead = timedelta(hours=1)
+    checkpoints.objects.before = fail
     with refused("BACKEND_UNAVAILABLE", "UNAVAILABLE"):
         checkpoints.prune(keep_last=1)
-    assert checkpoints.epochs("a") == list(range(3, 10))
-    assert checkpoints.prune(keep_last=1)[-1].deleted == 15
+    assert tried == [epoch_name(room, 0) for room in "abcde"]
 
 
 def test_a_load_that_began_before_a_prune_is_not_harmed(checkpoints: Checkpoints) -> None:

@@ -39,6 +39,7 @@ def test_every_command_is_shown(command: str) -> None:
         Reason.SEAL_INVALID,
         Reason.POINTER_INVALID,
         Reason.SEAL_KEY_UNAVAILABLE,
+        Reason.SEAL_TOO_NEW,
         Reason.ROOM_NOT_FOUND,
         Reason.EPOCH_TOO_OLD,
     ],

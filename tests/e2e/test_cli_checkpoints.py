@@ -16,7 +16,16 @@ import pytest
 
 import holdfast
 from holdfast.v1 import checkpoint_store_pb2 as pb
-from tests.support.fake_checkpoints import FakeCheckpoints, checkpoint_download, serving, snapshot_download, unavailable
+from holdfast.v1.types_pb2 import ErrorReason, ItemStatus
+from holdfast_server import errors as server_errors
+from tests.support.fake_checkpoints import (
+    FakeCheckpoints,
+    checkpoint_download,
+    refuse,
+    serving,
+    snapshot_download,
+    unavailable,
+)
 from tests.support.rooms import damage, damage_snapshot
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
@@ -291,6 +300,20 @@ class TestLooking:
         assert (first["checkpoint"], first["error"]["details"]["epoch"]) == (None, "0")
         assert json.loads(said.splitlines()[0])["error"]["exit_code"] == 5
 
+    def test_what_a_newer_server_has_sealed_is_told_and_no_damage(self, tmp_path: Path) -> None:
+        new = ItemStatus(code=9, reason=ErrorReason.ERROR_REASON_SEAL_TOO_NEW, message="version 2")
+        fake = FakeCheckpoints()
+        fake.answers = [
+            lambda *_: pb.ListCheckpointsResponse(checkpoints=[pb.CheckpointEntry(epoch=3, status=new)]),
+            lambda _, context: refuse(context, server_errors.SealTooNew("version 2", version="2")),
+        ]
+        with serving(fake) as address:
+            run = _Command(tmp_path, address)
+            code, printed, said = run.ends("checkpoint", "ls", "a")
+            assert (code, printed.split()) == (1, ["TOO", "NEW", "3"])
+            assert said == "holdfast: a, epoch 3: version 2\n"
+            assert run.ends("checkpoint", "load", "a", "-") == (1, "", "holdfast: version 2\n")
+
     def test_a_damaged_latest_is_refused_and_a_fallback_tells_what_it_passed_over(
         self, run: _Command, checkpoints: holdfast.Checkpoints, data_dir: Path, room: str
     ) -> None:
@@ -360,6 +383,22 @@ class TestDeleting:
         assert run("rm", room, "-y") == f"was not there: {room} (next epoch 2)\n"
         assert run("save", room, "-", data=b"x").startswith(f"stored {room} at epoch 2 ")
         assert run("rm", room, "-y") == f"removed {room}: 1 checkpoint (next epoch 3)\n"
+
+    def test_a_room_whose_key_is_lost_is_removed_if_that_is_said(self, tmp_path: Path) -> None:
+        data_dir = tmp_path / "data"
+        with ServerProcess(data_dir) as server:
+            run = _Command(tmp_path, server.address)
+            run("save", "lost", "-", "--epoch", "6", data=b"x")
+        (data_dir / "keys.json").unlink()
+        make = [str(Path(sys.executable).with_name("holdfast-server")), "keys", "generate", "--data-dir", str(data_dir)]
+        subprocess.run(make, capture_output=True, check=True)
+        with ServerProcess(data_dir) as server:
+            run = _Command(tmp_path, server.address)
+            code, printed, said = run.ends("checkpoint", "rm", "lost", "--yes")
+            assert (code, printed) == (1, "")
+            assert "is not in the key ring" in said
+            assert run("rm", "lost", "--yes", "--without-key") == "removed lost: 1 checkpoint (next epoch 7)\n"
+            assert run("save", "lost", "-", data=b"y").startswith("stored lost at epoch 7 ")
 
     @pytest.mark.parametrize(("answer", "removed"), [(b"y\n", True), (b"n\n", False), (b"\n", False), (b"\x04", False)])
     def test_a_person_is_asked(

@@ -32,9 +32,10 @@ def test_the_examples_run_one_after_the_other(filesystem_server: ServerProcess, 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     code = "".join(blocks(README, "python")).replace("127.0.0.1:4653", filesystem_server.address)
-    assert code.count("holdfast.connect") == 2
+    assert code.count("holdfast.connect") == 3
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["maps/arena.bin 9", "maps/duel.bin 3", "[False, True]", "2000"]
+    rooms = ["b'a state' 1", "b'asleep'", "1073741824"]
+    assert done.stdout.splitlines() == ["maps/arena.bin 9", "maps/duel.bin 3", "[False, True]", "2000", *rooms]

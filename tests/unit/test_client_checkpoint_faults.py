@@ -399,7 +399,7 @@ class TestWatching:
         fake.answers = [_break_off]
         fake.answers += [_broken_off(iter(some), len(some)) for some in (first, second, third)]
         events = checkpoints.watch(["a", "b", "c"])
-        seen = [(event.room_id, event.epoch, event.error is not None) for event in islice(events, 8)]
+        seen = [(event.room_id, event.epoch, event.error is not None) for event in islice(events, 9)]
         assert seen == [
             ("a", 5, False),
             ("b", None, False),
@@ -408,6 +408,7 @@ class TestWatching:
             ("c", None, True),
             ("a", 7, False),
             ("b", 0, False),
+            ("c", 2, False),  # it is good again
             ("c", 3, False),
         ]
         assert len(pauses) == 3
@@ -430,13 +431,14 @@ class TestWatching:
             next(events)
         assert len(pauses) == 3
 
-    def test_a_room_that_was_deleted_is_told_and_goes_on_above(
-        self, fake: FakeCheckpoints, checkpoints: Checkpoints
+    @pytest.mark.parametrize("epoch", [6, 0], ids=["above", "anew"])
+    def test_a_room_that_was_deleted_is_told_and_then_wherever_it_is_begun(
+        self, fake: FakeCheckpoints, checkpoints: Checkpoints, epoch: int
     ) -> None:
-        answers = [_event(5), _event(None), _event(5), _event(6)]
-        fake.answers = [_broken_off(iter(answers), 4)]
+        first, second = [_event(5), _event(None)], [_event(None), _event(epoch), _event(epoch)]
+        fake.answers = [_broken_off(iter(some), len(some)) for some in (first, second, [_event(9)])]
         events = checkpoints.watch(["a"])
-        assert [next(events).epoch for _ in range(3)] == [5, None, 6]
+        assert [next(events).epoch for _ in range(4)] == [5, None, epoch, 9]
 
     def test_a_watch_does_not_end(self, fake: FakeCheckpoints, checkpoints: Checkpoints) -> None:
         fake.answers = [lambda *_: iter([])]
@@ -517,6 +519,38 @@ class TestDeleting:
             checkpoints.delete_room("a")
 
 
+class TestHibernating:
+    def test_tries_of_one_call_have_one_name_so_that_none_brings_back_what_was_given_away(
+        self, fake: FakeCheckpoints, checkpoints: Checkpoints
+    ) -> None:
+        writers: list[str] = []
+
+        def stored(requests: Any, context: grpc.ServicerContext) -> pb.HibernateRoomResponse:
+            header, *_ = [request.header for request in requests]
+            writers.append(header.writer_id)
+            if len(writers) == 1:
+                unavailable(context)
+            return pb.HibernateRoomResponse(snapshot=pb.SnapshotInfo(sha256=digest(_DATA)))
+
+        fake.answers = [stored]
+        checkpoints.hibernate("a", _DATA)
+        checkpoints.hibernate("a", _DATA)
+        checkpoints.hibernate("a", _DATA, writer_id="node-3")
+        lost, again, other, given = writers
+        assert lost == again != other
+        assert lost.startswith("hibernate-")
+        assert given == "node-3"
+
+    def test_other_bytes_are_found_out(self, fake: FakeCheckpoints, checkpoints: Checkpoints) -> None:
+        def answer(requests: Any, _: grpc.ServicerContext) -> pb.HibernateRoomResponse:
+            list(requests)
+            return pb.HibernateRoomResponse(snapshot=pb.SnapshotInfo(sha256=bytes(32)))
+
+        fake.answers = [answer]
+        with pytest.raises(holdfast.IntegrityFailed, match="other bytes"):
+            checkpoints.hibernate("a", _DATA)
+
+
 class TestConfirming:
     def test_only_a_confirmation_with_a_name_is_repeated(
         self, fake: FakeCheckpoints, checkpoints: Checkpoints, pauses: list[float]
@@ -543,14 +577,3 @@ class TestConfirming:
         assert first == second
         assert (first.room_id, first.etag, first.sha256) == ("a", "etag-1", digest(_DATA))
         assert first.writer_id.startswith("restore-")
-
-    def test_a_hibernated_room_with_other_bytes_is_found_out(
-        self, fake: FakeCheckpoints, checkpoints: Checkpoints
-    ) -> None:
-        def answer(requests: Any, _: grpc.ServicerContext) -> pb.HibernateRoomResponse:
-            list(requests)
-            return pb.HibernateRoomResponse(snapshot=pb.SnapshotInfo(sha256=bytes(32)))
-
-        fake.answers = [answer]
-        with pytest.raises(holdfast.IntegrityFailed, match="other bytes"):
-            checkpoints.hibernate("a", _DATA)

@@ -248,6 +248,26 @@ def test_the_epochs_of_a_deleted_room_go_on(checkpoints: Checkpoints, room: str)
     assert checkpoints.save(room, 3, b"x").pointer_moved
 
 
+def test_a_room_that_lost_its_pointer_goes_on_above_what_it_has(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server, holdfast.connect(server.address) as client:
+        for epoch in range(3):
+            client.checkpoints.save("a", epoch, str(epoch).encode())
+    (pointer,) = (tmp_path / "data").rglob("latest.f")
+    pointer.unlink()
+    with ServerProcess(tmp_path / "data") as server, holdfast.connect(server.address) as client:
+        with pytest.raises(holdfast.NotFound) as caught:
+            client.checkpoints.load("a")
+        assert caught.value.next_epoch == client.checkpoints.next_epoch("a") == 3
+        assert client.checkpoints.load("a", fallback=True).read() == b"2"
+        with pytest.raises(holdfast.NotFound) as caught:
+            client.checkpoints.load("b")
+        assert caught.value.next_epoch is None
+        saver = holdfast.CheckpointSaver(client.checkpoints, "a", lambda: b"state")
+        saver.step()
+        assert (saver.last_error, saver.epoch) == (None, 4)
+        assert _loaded(client.checkpoints, "a") == b"state"
+
+
 def test_a_watch_begins_with_what_is_and_rises(checkpoints: Checkpoints, room: str) -> None:
     checkpoints.save(room, 4, b"")
     events = checkpoints.watch([room, f"{room}/none"])

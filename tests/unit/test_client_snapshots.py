@@ -176,10 +176,21 @@ def test_conditions_are_kept(checkpoints: Checkpoints) -> None:
     assert checkpoints.restore("a").read() == b"2"
 
 
+def test_a_call_that_is_repeated_does_not_bring_back_a_room_that_was_given_away(checkpoints: Checkpoints) -> None:
+    checkpoints.hibernate("a", b"state", writer_id="node-3/1")
+    with checkpoints.restoring("a", writer_id="node-4") as snapshot:
+        snapshot.read()
+    with pytest.raises(holdfast.ConcurrentModification, match="the room is theirs"):
+        checkpoints.hibernate("a", b"state", writer_id="node-3/1")
+    assert _sleeping(checkpoints) == []
+    checkpoints.hibernate("a", b"state")  # another call, and so another sleep
+    assert _sleeping(checkpoints) == ["a"]
+
+
 @pytest.mark.parametrize("page_size", [0, 1, 2, 100])
 def test_a_list_is_whole_whatever_its_pages(checkpoints: Checkpoints, page_size: int) -> None:
     for name in ("a", "a/b", "ab", "b"):
-        checkpoints.hibernate(name, name.encode(), writer_id="node")
+        checkpoints.hibernate(name, name.encode())
     entries = list(checkpoints.hibernated(page_size=page_size))
     assert [entry.room_id for entry in entries] == ["a", "a/b", "ab", "b"]
     assert all(entry.snapshot and entry.snapshot.size_bytes == len(entry.room_id) for entry in entries)

@@ -1,6 +1,8 @@
 """docs/formats.md on sealed objects: its example is what is sealed, and its reader reads what a server sealed."""
 
+import base64
 import hmac
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -99,7 +101,7 @@ def data_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         client.checkpoints.save("gone", 5, PAYLOAD)
         client.checkpoints.delete_room("gone")
         client.checkpoints.hibernate("ada/nap", PAYLOAD, writer_id="node-3")
-        client.checkpoints.hibernate("woken", PAYLOAD)
+        client.checkpoints.hibernate("woken", PAYLOAD, writer_id="node-3/1")
         with client.checkpoints.restoring("woken", writer_id="node-4") as reader:
             reader.read()
     return tmp_path / "data"
@@ -121,6 +123,28 @@ def test_the_reader_reads_all_that_a_server_seals(data_dir: Path) -> None:
     assert payload_of("snapshots.d/gone.d/latest.f", "pointer of room gone epoch 5 by") == b"\2" + bytes(32)
     assert payload_of("hibernated.d/ada%2Fnap.f", "snapshot of room ada/nap epoch -1 by node-3") == PAYLOAD
     assert payload_of("hibernated.d/woken.f", "restored of room woken epoch -1 by node-4") == b""
+
+
+def test_what_stands_for_a_snapshot_that_was_given_up_names_it_as_described(data_dir: Path) -> None:
+    stored = (data_dir / "objects" / "tree" / "hibernated.d" / "woken.f").read_bytes()
+    signing = key_document.parsed((data_dir / "keys.json").read_bytes()).signing
+    mark = hmac.digest(signing.derive("restored/mark"), b"woken" + sha256(PAYLOAD).digest(), "sha256").hex().encode()
+    names = [name for name in (b"etag", b"hibernated-by", b"payload") if f"| `{name.decode()}` |" in DOCUMENT]
+    assert len(names) == 3
+    # Each entry: the lengths of name and value, then both; by rising name.
+    pattern = rb"\x04(..)etag(.*?)\x0d\x08\0hibernated-bynode-3/1\x07\x40\0payload" + mark
+    found = re.search(pattern, stored, re.DOTALL)
+    assert found is not None
+    assert int.from_bytes(found[1], "little") == len(found[2])
+
+
+def test_a_name_that_is_too_long_for_a_key_is_packed_as_described() -> None:
+    room = RoomId("/".join(["%" * 200, "%" * 200, "ä" * 50]))
+    *parts, last = room.snapshot_key.text.removeprefix("hibernated/").split("/")
+    assert all(part.endswith("%") and len(part.encode()) <= 200 for part in parts)
+    head, _, packed = ("".join(part[:-1] for part in parts) + last).partition("%~")
+    plain = head.replace("%2F", "/").replace("%25", "%")
+    assert (len(plain), plain + base64.urlsafe_b64decode(packed).decode()) == (64, room.text)
 
 
 def test_a_long_name_of_a_snapshot_goes_on_as_described() -> None:

@@ -56,6 +56,7 @@ from holdfast.errors import (
     ReadOnly,
     SealInvalid,
     SealKeyUnavailable,
+    SealTooNew,
     StorageFull,
     Unavailable,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "Saved",
     "SealInvalid",
     "SealKeyUnavailable",
+    "SealTooNew",
     "ServerInfo",
     "ServerLimits",
     "ServiceInfo",

@@ -16,7 +16,7 @@ from holdfast.checkpoint_results import (
     Watched,
 )
 from holdfast.descriptions import moment, size_of
-from holdfast.errors import HoldfastError, IntegrityFailed, SealKeyUnavailable
+from holdfast.errors import HoldfastError, IntegrityFailed, SealKeyUnavailable, SealTooNew
 
 
 def described(known: Checkpoint | Snapshot) -> dict[str, Any]:
@@ -135,6 +135,8 @@ def _list_line(time: datetime | None, figure: int | None, name: str, error: Hold
 def _trouble(error: HoldfastError) -> str:
     if isinstance(error, IntegrityFailed):
         return "DAMAGED"
+    if isinstance(error, SealTooNew):
+        return "TOO NEW"
     return "NO KEY" if isinstance(error, SealKeyUnavailable) else "UNKNOWN"
 
 

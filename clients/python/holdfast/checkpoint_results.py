@@ -1,7 +1,7 @@
 """What CheckpointStore answers with: frozen values, as those of blobs are.
 
 Where a value stands beside an `error`, one of the two is None: the error is why the other cannot be told. Digests are
-32 raw bytes, times are UTC, epochs are 0 to 2^63 - 1.
+32 raw bytes, times are UTC, epochs are 0 to 2^63 - 2.
 """
 
 from collections.abc import Mapping

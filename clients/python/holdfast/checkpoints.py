@@ -38,7 +38,8 @@ class Checkpoints(Snapshots):
 
     Every method raises `HoldfastError`s: `InvalidArgument` for what breaks a rule, `Unavailable`, `Overloaded` and
     `DeadlineExceeded` for a server that cannot answer, and those that it names. What is safe to repeat is tried again
-    first. A sealing key that the server lacks is `SealKeyUnavailable`, and no damage.
+    first. A sealing key that the server lacks is `SealKeyUnavailable`, a form that only a newer server knows
+    `SealTooNew`: neither is damage.
     """
 
     def save(
@@ -65,8 +66,8 @@ class Checkpoints(Snapshots):
         A save can be repeated, and is tried again if the source can be read again, unless it has `require_new`. After
         `Unavailable` and `DeadlineExceeded` the outcome is unknown. Raises `ConcurrentModification` (the pointer names
         neither `if_latest_epoch`, -1 for no checkpoint, nor this epoch), `AlreadyExists` (`require_new`), `EpochTooOld`
-        (the room was deleted: go on at `next_epoch`), `PointerInvalid` (unless `replace_damaged_pointer`),
-        `BrokenUpload`, `StorageFull`, `ReadOnly`, `SealKeyUnavailable`.
+        (the room was deleted, or has lost its pointer: go on at `next_epoch`), `PointerInvalid` (unless
+        `replace_damaged_pointer`), `BrokenUpload`, `StorageFull`, `ReadOnly`, `SealKeyUnavailable`.
         """
         with checked():
             header = pb.SaveCheckpointHeader(
@@ -130,12 +131,13 @@ class Checkpoints(Snapshots):
     def next_epoch(self, room_id: str, *, timeout: float | None = None) -> int:
         """Return the epoch to go on at, which is above all that exist: 0 for a new room.
 
-        Where the latest checkpoint is damaged it is only the one above that. Raises what `stat` raises but `NotFound`.
+        Also above what was deleted with the room, and what a room has that lost its pointer. Where the latest
+        checkpoint is damaged it is only the one above that. Raises what `stat` raises but `NotFound`.
         """
         try:
             known = self.stat(room_id, timeout=timeout)
         except NotFound as error:
-            return int(error.details.get("next_epoch", "0"))  # told of a room that was deleted
+            return error.next_epoch or 0  # told of a room that was deleted, or has lost its pointer
         except PointerInvalid:
             raise
         except IntegrityFailed as error:
@@ -161,7 +163,8 @@ class Checkpoints(Snapshots):
     def rooms(self, prefix: str = "", page_size: int = 0) -> Iterator[Room]:
         """Yield the rooms that have a pointer and whose ids start with `prefix`, asking for pages as it goes.
 
-        In the byte order of the ids with a `/` at each one's end. `page_size`: 1 to 10,000, or 0 for 1,000.
+        In the byte order of the ids with a `/` at each one's end. `page_size`: 1 to 10,000, or 0 for 1,000; a page may
+        have fewer, or none, and not be the last.
         """
         with checked():
             request = pb.ListRoomsRequest(prefix=prefix, page_size=page_size)
@@ -184,9 +187,10 @@ class Checkpoints(Snapshots):
         """Delete checkpoints that are both outside a room's newest `keep_last` (>= 1) and older than `older_than`.
 
         `room_id` None: of all rooms; then `failed` are those that were left alone, and why. Never the one that the
-        pointer names, or a newer one. `dry_run` only tells what would be deleted. `progress` is told the sums now and
-        then. For a single room it raises `NotFound`, `PointerInvalid`, `SealInvalid`, `IntegrityFailed`,
-        `SealKeyUnavailable`. What a broken call deleted stays deleted: just call again, as is done if nothing was told.
+        pointer names, or a newer one; of the newest few, those that are not good are not counted. `dry_run` only tells
+        what would be deleted. `progress` is told the sums now and then. For a single room it raises `NotFound`,
+        `PointerInvalid`, `SealInvalid`, `IntegrityFailed`, `SealKeyUnavailable`. What a broken call deleted stays
+        deleted: just call again, as is done if nothing was told.
         """
         if room_id == "":
             raise InvalidArgument("INVALID_ROOM", "the room id is empty: None means all rooms", field="room_id")
@@ -206,15 +210,23 @@ class Checkpoints(Snapshots):
                 progress(pruned)
         raise _unfinished("pruning")
 
-    def delete_room(self, room_id: str, *, progress: Callable[[DeletedRoom], None] | None = None) -> DeletedRoom:
+    def delete_room(
+        self,
+        room_id: str,
+        *,
+        without_key: bool = False,
+        progress: Callable[[DeletedRoom], None] | None = None,
+    ) -> DeletedRoom:
         """Delete a room with all its checkpoints, but not its snapshot; a missing room is no error.
 
-        For a while its epochs go on above those that were deleted: a save below is `EpochTooOld`. Raises
+        For a while its epochs go on above those that were deleted: a save below is `EpochTooOld`. Deleting once more
+        removes what late saves left. `without_key`: also where the key is not available that its pointer is sealed
+        with; make sure that it is lost for good, and not the wrong key ring that is in place. Raises
         `ConcurrentModification`, `ReadOnly`, `SealKeyUnavailable`. After a broken call just call again, as is done if
         nothing was told: then it may be another try, whose answer was lost, that the sums and `existed` lack.
         """
         with checked():
-            request = pb.DeleteRoomRequest(room_id=room_id)
+            request = pb.DeleteRoomRequest(room_id=room_id, without_key=without_key)
         for sums in all_received(self._calls, lambda: self._stub.DeleteRoom(request)):
             deleted = DeletedRoom(sums.deleted, sums.existed, sums.next_epoch)
             if sums.done:
@@ -227,8 +239,9 @@ class Checkpoints(Snapshots):
         """Yield the latest epochs of rooms as they rise, without end: of each room first the current one.
 
         Epochs in between may be left out; the newest is not, and none comes that is not higher than the last one of its
-        room. Where the connection breaks it is taken up again: as often as the client retries without any news. Raises
-        what that ends with. Closing the iterator ends the call.
+        room, unless it was told in between that there is none, or that the pointer cannot be read. Where the connection
+        breaks it is taken up again: as often as the client retries without any news. Raises what that ends with.
+        Closing the iterator ends the call.
         """
         return watch(self._calls, self._stub.WatchCheckpoints, room_ids)
 

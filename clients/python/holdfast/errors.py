@@ -4,7 +4,7 @@ HoldfastError
 ├── InvalidArgument          mend the request: `field` says where, the message says which rule; or ask for less:
 │   │                        request or answer is larger than gRPC's limit for a message (`RESOURCE_EXHAUSTED`)
 │   └── BrokenUpload         send it again, whole: what arrived is not what was declared
-├── NotFound                 it is not there
+├── NotFound                 it is not there; a room that was deleted, or lost its pointer, goes on at `next_epoch`
 ├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
 ├── AlreadyExists            the name is taken: `etag` and `sha256` (hex) of what is there are in `details`
 ├── PreconditionFailed       read the fresh state first
@@ -73,6 +73,11 @@ class BrokenUpload(InvalidArgument):
 class NotFound(HoldfastError):
     """There is nothing of that name."""
 
+    @property
+    def next_epoch(self) -> int | None:
+        """The epoch to go on at, of a room that was deleted or has lost its pointer; None: there is nothing of it."""
+        return _next_epoch(self)
+
 
 class RangeNotSatisfiable(HoldfastError):
     """The range lies outside the blob."""
@@ -98,8 +103,7 @@ class EpochTooOld(HoldfastError):
     @property
     def next_epoch(self) -> int | None:
         """The epoch to go on at; None if the server did not say."""
-        epoch = self.details.get("next_epoch", "")
-        return int(epoch) if epoch.isdecimal() else None
+        return _next_epoch(self)
 
 
 class SealKeyUnavailable(HoldfastError):
@@ -296,6 +300,11 @@ def from_item_status(status: ItemStatus) -> HoldfastError:
     if issubclass(kind, InvalidArgument):
         return kind(reason, message, status.details, field=status.field)
     return kind(reason, message, status.details)
+
+
+def _next_epoch(error: HoldfastError) -> int | None:
+    epoch = error.details.get("next_epoch", "")
+    return int(epoch) if epoch.isdecimal() else None
 
 
 def _class_by_code(code: grpc.StatusCode, words: str) -> type[HoldfastError]:

@@ -73,14 +73,20 @@ def remove(
     room: RoomArgument,
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    without_key: Annotated[
+        bool, typer.Option("--without-key", help="Also if the key that its pointer is sealed with is lost for good.")
+    ] = False,
 ) -> None:
-    """Delete a room with all its checkpoints, but not its snapshot. One that is not there is no error."""
+    """Delete a room with all its checkpoints, but not its snapshot. One that is not there is no error.
+
+    What late saves have left in a room that is deleted already goes, too.
+    """
     session: Session = context.obj
     if not (yes or _agreed(room)):
         session.output.note("nothing was removed", {"room_id": room, "deleted": 0})
         raise typer.Exit(EXIT_FAILURE)
     with session.connect() as client:
-        deleted = client.checkpoints.delete_room(room)
+        deleted = client.checkpoints.delete_room(room, without_key=without_key)
     if session.output.as_json:
         session.output.document(
             {

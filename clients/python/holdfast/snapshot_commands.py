@@ -35,7 +35,9 @@ def hibernate(
     source: SourceArgument,
     *,
     metadata: MetadataOption = None,
-    writer: WriterOption = "",
+    writer: Annotated[
+        str, typer.Option("--writer", metavar="NAME", help="Who does it: a new name each time; to repeat it, the same.")
+    ] = "",
     create_only: Annotated[bool, typer.Option("--create-only", help="Only if the room is not hibernated.")] = False,
     if_match: Annotated[
         str | None, typer.Option("--if-match", metavar="ETAG", help="Only if its snapshot has just this etag.")
@@ -43,7 +45,8 @@ def hibernate(
 ) -> None:
     """Store a file, or what comes from stdin, as the snapshot of a room that goes to sleep.
 
-    A room has one snapshot: a new one replaces it, unless a condition forbids that.
+    A room has one snapshot: a new one replaces it, unless a condition forbids that. Repeated with the same --writer,
+    after its answer was lost, it does not bring back a room that another one has restored meanwhile: exit code 4.
     """
     session: Session = context.obj
     data: Data = sys.stdin.buffer if source == STDIO else Path(source)

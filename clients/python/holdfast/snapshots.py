@@ -46,13 +46,19 @@ class Snapshots:
         """Store the snapshot of a room that goes to sleep, durably, in place of the one that it has; or change nothing.
 
         `source`, `size_bytes` and `progress` are as for `Blobs.put`, as is when it is tried again: unless there is a
-        condition. Raises `AlreadyExists` (`create_only`), `PreconditionFailed` (`if_match_etag`), `BrokenUpload`,
-        `StorageFull`, `ReadOnly`, `SealKeyUnavailable`.
+        condition. Without a `writer_id` one is made up for this call, so that a try after a lost answer does not bring
+        back a room that another writer has restored meanwhile: that is `ConcurrentModification`. Who repeats the call
+        gives one, and a new one each time that the room goes to sleep. Raises `AlreadyExists` (`create_only`),
+        `PreconditionFailed` (`if_match_etag`), `BrokenUpload`, `StorageFull`, `ReadOnly`, `SealKeyUnavailable`.
         """
         condition = condition_fields(create_only=create_only, if_match_etag=if_match_etag)
         with checked():
             header = pb.HibernateRoomHeader(
-                room_id=room_id, metadata=metadata, writer_id=writer_id, size_bytes=size_bytes, **condition
+                room_id=room_id,
+                metadata=metadata,
+                writer_id=writer_id or f"hibernate-{token_hex(8)}",
+                size_bytes=size_bytes,
+                **condition,
             )
         data = source_of(source)
         calls = self._calls if data.can_rewind and not condition else self._calls.once()

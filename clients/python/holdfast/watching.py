@@ -60,12 +60,16 @@ class _News:
     def is_new(self, event: Watched) -> bool:
         """Whether to tell it, and note that it was told. A lower epoch than before is none that the room still has."""
         told = event.epoch, event.error.reason if event.error else ""
+        last = self._last.get(event.room_id)
+        if last == told:
+            return False
+        highest = self._highest.get(event.room_id, -1)
         if event.epoch is not None:
-            # Also after a failure, or a deletion, in between: the room's epochs go on above.
-            if event.epoch <= self._highest.get(event.room_id, -1):
+            # After a failure the epoch that was told before is told once more: it is good again.
+            if event.epoch < highest or (event.epoch == highest and not (last and last[1])):
                 return False
             self._highest[event.room_id] = event.epoch
-        elif self._last.get(event.room_id) == told:
-            return False
+        elif event.error is None:
+            self._highest.pop(event.room_id, None)  # the room is begun anew, wherever that is
         self._last[event.room_id] = told
         return True

@@ -57,14 +57,14 @@ class Housekeeping:
     def tidy(self) -> None:
         """Do it once; what takes long ends when this is closed."""
         with calls.working_for(Call(is_active=lambda: not self._closing.is_set())):
-            if self._retention is not None:
-                self._prune(self._retention)
             if self._clock() >= self._tombstones_due:
                 self._tombstones_due = self._clock() + self._tombstones_seconds
                 removed = self._store.removal.tidy_tombstones(self._tombstone_age)
                 removed += self._store.snapshots.lists.remove_given_up(self._tombstone_age)
                 if removed:
                     _log.info("Old tombstones were removed", extra={"fields": {"tombstones": removed}})
+            if self._retention is not None:
+                self._prune(self._retention)
 
     def _prune(self, retention: Retention) -> None:
         sums = Pruned()

@@ -100,6 +100,8 @@ def rooms_page(
     """
     binding = ("rooms", query.prefix)
     after = page_token.decode(binding, query.page_token) if query.page_token else ""
+    if query.page_token and _room(after) is None:
+        raise page_token.refusal()
     rooms = rooms_of(objects, query.prefix, after)
     page, last = page_of(
         rooms,
@@ -191,7 +193,7 @@ def _of_one(error: HoldfastError) -> HoldfastError:
 
 
 def _epoch_in(position: str) -> int:
-    if not position.isdecimal() or len(position) > EPOCH_DIGITS:
+    if not (position.isascii() and position.isdecimal()) or len(position) > EPOCH_DIGITS:
         raise page_token.refusal()
     return int(position)
 

@@ -96,6 +96,9 @@ class Loading:
             except ObjectNotFound:
                 if epoch is not None or not place.has_moved():
                     raise place.absent(start) from None
+            except IntegrityFailed:
+                if epoch is not None or not place.has_moved():
+                    raise
         raise _pruned_each_time(room)
 
     def _newest_good(
@@ -121,6 +124,8 @@ class Loading:
                     raise _Pruned from None
                 failure: HoldfastError = place.absent(epoch)
             except IntegrityFailed as damage:
+                if is_latest and epoch == start and place.has_moved():
+                    raise _Pruned from None  # the room was deleted, and the epoch stored anew
                 failure = damage
             else:
                 for each in skipped:
@@ -187,7 +192,7 @@ class _Place:
 
     def has_moved(self) -> bool:
         """Tell whether the pointer is another one by now."""
-        return self._pointers.read(self.room) != self.pointer
+        return self.pointer is not None and self._pointers.read(self.room) != self.pointer
 
     def found(self, checkpoint: Checkpoint) -> Found:
         """Return the checkpoint and where the room is."""

@@ -22,6 +22,7 @@ from holdfast_server.checkpoints.seal import (
     SealedAs,
 )
 from holdfast_server.checkpoints.segments import decrypted
+from holdfast_server.errors import Reason, Unavailable
 from holdfast_server.objects.base import ObjectReader
 from holdfast_server.objects.body import PIECE_BYTES, Chunk, Sha256
 from holdfast_server.objects.spool import Spool
@@ -81,8 +82,13 @@ class Payload:
         self._stack = stack
 
     def __iter__(self) -> Iterator[Chunk]:
-        for piece in self._pieces():
-            yield Chunk(piece, google_crc32c.value(piece))
+        try:
+            for piece in self._pieces():
+                yield Chunk(piece, google_crc32c.value(piece))
+        except SealBroken as broken:
+            # It was verified, and has waited since.
+            message = "the spool does not give back what was put there"
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, message) from broken
 
     def close(self) -> None:
         """Give back the room that the payload takes; harmless when repeated."""

@@ -31,7 +31,7 @@ from holdfast_server.errors import (
 )
 from holdfast_server.objects.base import OVERWRITE, ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import Body
-from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists
+from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists, Overwrite
 from holdfast_server.objects.info import ObjectInfo
 
 _PAYLOAD = struct.Struct(f"<B{seal.TAG_BYTES}s")
@@ -47,6 +47,8 @@ _TRIES = 100
 _PAUSE_SECONDS = 0.05
 _ALIVE_SECONDS = 0.5
 """How often one who waits looks whether its caller still does."""
+
+_CLOCKS_SECONDS = 60
 
 _STRIPES = 256
 _log = logging.getLogger(__name__)
@@ -110,6 +112,7 @@ class Pointers:
         self._forget_seconds = forget_seconds
         self._seen = SeenPointers(forget_seconds, clock)
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
+        self._observing = threading.Lock()
         self.observer: Observer = lambda _room, _pointer: None
 
     def known(self, room: RoomId) -> Pointer | None:
@@ -161,6 +164,10 @@ class Pointers:
         except ObjectNotFound:
             condition = CreateOnly()
         return BadPointer(room, f"cannot be read: {error.message}", condition)
+
+    def furthest(self, room: RoomId) -> Pointer | None:
+        """Return the pointer when this process saw it furthest; None: it remembers none."""
+        return self._seen.furthest(room)
 
     def furthest_epoch(self, room: RoomId) -> int:
         """Return the highest epoch that this process has seen the pointer at; -1: none."""
@@ -218,7 +225,7 @@ class Pointers:
 
     def _replace(self, target: Target, bad: BadPointer) -> Pointer:
         try:
-            return self._write(target.room, target.epoch, target.tag, bad.condition)
+            return self._write(target.room, target.epoch, target.tag, self._still(target.room, bad))
         except (ObjectExists, PreconditionFailed):
             message = f"room {target.room.text!r}: its damaged pointer was replaced by others"
             raise ConcurrentModification(message, room_id=target.room.text) from None
@@ -229,13 +236,28 @@ class Pointers:
         Raises `ConcurrentModification` if it is another one.
         """
         condition: Condition = CreateOnly()
-        if known is not None:
-            condition = known.condition if isinstance(known, BadPointer) else IfMatch(known.etag)
         try:
+            if known is not None:
+                condition = self._still(room, known) if isinstance(known, BadPointer) else IfMatch(known.etag)
             return self._write(room, epoch, _NO_TAG, condition, state=_DELETED)
         except (ObjectExists, PreconditionFailed):
             message = f"room {room.text!r} was saved while it was deleted"
             raise ConcurrentModification(message, room_id=room.text) from None
+
+    def _still(self, room: RoomId, bad: BadPointer) -> Condition:
+        """Return what holds while a bad pointer is still that one. Raises `ObjectExists` if it is not.
+
+        One whose etag cannot be told either may be replaced by others in the moment after this.
+        """
+        if isinstance(bad.condition, Overwrite):
+            try:
+                with self._objects.get(room.pointer_key) as reader:
+                    raise ObjectExists(reader.info)
+            except ObjectNotFound:
+                return CreateOnly()
+            except IntegrityFailed:
+                pass
+        return bad.condition
 
     def remove(self, tombstone: Pointer) -> bool:
         """Remove a tombstone, if it is still there."""
@@ -273,12 +295,14 @@ class Pointers:
         return _pointer(room, footer.subject.epoch, tag, state, info)
 
     def _observed(self, room: RoomId, pointer: Pointer | None, *, remember: bool = True) -> None:
-        if self._seen.see(room, pointer, remember=remember):
-            self.observer(room, pointer)
+        with self._observing:  # so that what is told comes in the order in which it was seen
+            if self._seen.see(room, pointer, remember=remember):
+                self.observer(room, pointer)
 
     def _is_over(self, tombstone: Pointer) -> bool:
         """Tell whether a room was deleted so long ago that another server may have removed its tombstone."""
-        oldest = self._objects.now() - timedelta(seconds=self._forget_seconds)
+        # A little less: the times of puts are told in whole seconds, and in two ways.
+        oldest = self._objects.now() - timedelta(seconds=max(self._forget_seconds - _CLOCKS_SECONDS, 0))
         return tombstone.is_deleted and tombstone.update_time < oldest
 
 

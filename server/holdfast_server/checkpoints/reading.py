@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from holdfast_server.checkpoints import seal
 from holdfast_server.checkpoints.checkpoint import Checkpoint
@@ -21,6 +21,9 @@ from holdfast_server.checkpoints.seal import (
     SealedAs,
 )
 from holdfast_server.errors import (
+    BackendRefused,
+    Cancelled,
+    DeadlineExceeded,
     HoldfastError,
     IntegrityFailed,
     PreconditionFailed,
@@ -32,6 +35,9 @@ from holdfast_server.objects.base import OVERWRITE, ObjectNotFound, ObjectStore
 from holdfast_server.objects.conditions import Condition, IfMatch
 from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.objects.ranges import Tail
+
+_MOST_FAILURES = 5
+"""In a row: then it is not one room's trouble."""
 
 
 class Checkpoints:
@@ -55,7 +61,10 @@ class Checkpoints:
         with self._used(room, epoch), _damage_named(room, epoch), self._objects.get(room.epoch_key(epoch)) as reader:
             info = reader.info
             if info.size_bytes > self._waiting_room.memory_bytes and self._legacy is None:
-                self._footer(room, epoch, info)  # before anything of that size waits in the room that all share
+                # Before anything of that size waits in the room that all share. What is no damage here may be damage
+                # to whoever sees head and footer.
+                with suppress(SealKeyUnavailable, SealTooNew):
+                    self._footer(room, epoch, info)
             payload = open_payload(reader, self._waiting_room, self._keys, _sealed_as(room, epoch), legacy=self._legacy)
             try:
                 _check_tag(payload.footer, tag)
@@ -108,6 +117,23 @@ class Checkpoints:
                 self._in_use[room, epoch] -= 1
                 if not self._in_use[room, epoch]:
                     del self._in_use[room, epoch]
+
+
+class Failures:
+    """Counts what fails one after the other, of many that are gone through: one of them must not stop the others."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def count(self, error: HoldfastError) -> None:
+        """Count a failure, or raise it: if nobody waits any more, or it is the backend that is away."""
+        self._in_a_row += not concerns_one(error)
+        if isinstance(error, Cancelled | DeadlineExceeded | BackendRefused) or self._in_a_row >= _MOST_FAILURES:
+            raise error
+
+    def forget(self) -> None:
+        """Begin anew: one went well."""
+        self._in_a_row = 0
 
 
 def concerns_one(error: HoldfastError) -> bool:

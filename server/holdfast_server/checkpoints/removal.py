@@ -11,7 +11,7 @@ from holdfast_server.checkpoints.lists import rooms_of
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.pointers import BadPointer, Pointers
-from holdfast_server.checkpoints.reading import Checkpoints, concerns_one
+from holdfast_server.checkpoints.reading import Checkpoints, Failures
 from holdfast_server.checkpoints.seen_pointers import Pointer
 from holdfast_server.errors import (
     ConcurrentModification,
@@ -21,10 +21,14 @@ from holdfast_server.errors import (
     InvalidArgument,
     NotFound,
     PointerInvalid,
+    PreconditionFailed,
     Reason,
     SealKeyUnavailable,
+    SealTooNew,
 )
 from holdfast_server.objects.base import EntryRecord, ObjectNotFound, ObjectStore
+from holdfast_server.objects.conditions import IfMatch
+from holdfast_server.objects.key import ObjectKey
 
 _PROGRESS = 100
 """Deletions between two messages."""
@@ -96,6 +100,7 @@ class Removal:
     def prune(self, room: RoomId | None, retention: Retention, *, dry_run: bool = False) -> Iterator[Pruned]:
         """Do what `CheckpointStore.prune` promises."""
         sums = told = Pruned()
+        failures = Failures()
         for each in rooms_of(self._objects) if room is None else (room,):
             calls.check("pruning")
             try:
@@ -114,11 +119,14 @@ class Removal:
                 if room is not None:
                     raise  # else it is deleted, or nobody's
             except HoldfastError as error:
-                if room is not None or not concerns_one(error):
+                if room is not None:
                     raise
+                failures.count(error)
                 self._metrics.report(error)
                 sums = replace(sums, rooms=sums.rooms + 1)
-                yield replace(sums, failed=[ListedRoom(each, None, None, error)])
+                yield replace(sums, failed=[ListedRoom(each, None, None, error.with_traceback(None))])
+            else:
+                failures.forget()
             if sums.rooms - told.rooms >= _PROGRESS:
                 told = sums
                 yield sums
@@ -131,23 +139,18 @@ class Removal:
         older = [(epoch, entry.record) for epoch, entry in epochs_of(self._objects, room, up_to=pointer.epoch - 1)]
         condemned = self._outside(room, older, retention, retention.keep_last)
         if condemned:
-            bad = self._bad_among(room, [epoch for epoch, _ in older[len(older) - retention.keep_last + 1 :]])
-            condemned = self._outside(room, older, retention, retention.keep_last + bad)
+            keep = self._kept(room, [epoch for epoch, _ in older], retention.keep_last)
+            condemned = self._outside(room, older, retention, keep)
         if condemned and not self._is_latest_good(room, pointer):
             condemned = []  # the pointer has moved on: the next time will do
         yield Pruned(kept=1 + len(older) - len(condemned))
-        deleted = size = 0
         for epoch, record in condemned:
             calls.check("pruning")
             if not dry_run:
                 if not self._objects.delete(room.epoch_key(epoch)):
                     continue
                 self._metrics.count_pruned()
-            deleted, size = deleted + 1, size + record.size_bytes
-            if deleted == _PROGRESS:
-                yield Pruned(deleted=deleted, deleted_bytes=size)
-                deleted = size = 0
-        yield Pruned(deleted=deleted, deleted_bytes=size)
+            yield Pruned(deleted=1, deleted_bytes=record.size_bytes)
 
     def _outside(self, room: RoomId, older: list[_Found], retention: Retention, keep: int) -> list[_Old]:
         """Return what is neither among the newest so many, the latest included, nor too young."""
@@ -159,17 +162,19 @@ class Removal:
             if record is not None and record.update_time < limit and not self._checkpoints.is_in_use(room, epoch)
         ]
 
-    def _bad_among(self, room: RoomId, kept: list[int]) -> int:
-        """Return how many of the newest that are kept are not good: they are nothing to fall back to."""
-        bad = 0
-        for epoch in kept[-_LOOKED_AT:]:
+    def _kept(self, room: RoomId, older: list[int], keep_last: int) -> int:
+        """Return how many of the newest are kept: what is not good is nothing to fall back to, and does not count."""
+        keep = keep_last
+        for number, epoch in enumerate(reversed(older[-_LOOKED_AT:]), 2):  # the first is the latest
+            if number > keep:
+                break
             try:
                 self._checkpoints.stat(room, epoch)
             except ObjectNotFound:
                 continue
             except IntegrityFailed:
-                bad += 1
-        return bad
+                keep += 1
+        return keep
 
     def _is_latest_good(self, room: RoomId, pointer: Pointer) -> bool:
         """Read what the pointer names whole: where that is not good, an older one may be the last good state.
@@ -178,9 +183,11 @@ class Removal:
         """
         try:
             _, payload = self._checkpoints.open(room, pointer.epoch, pointer.tag)
-        except ObjectNotFound:
+        except (ObjectNotFound, IntegrityFailed) as error:
             if self._pointers.read(room, remember=False) != pointer:
                 return False
+            if isinstance(error, IntegrityFailed):
+                raise
             what = f"names epoch {pointer.epoch}, and that is not there"
             raise PointerInvalid(room.text, what, epoch=str(pointer.epoch)) from None
         payload.close()
@@ -210,7 +217,7 @@ class Removal:
                 known = self._pointers.read(room)
             except BadPointer as bad:
                 known = bad  # whoever deletes a room need not know what it was
-            except SealKeyUnavailable as error:
+            except (SealKeyUnavailable, SealTooNew) as error:
                 if not without_key:
                     raise
                 known = self._pointers.unread(room, error)
@@ -232,25 +239,43 @@ class Removal:
     def tidy_tombstones(self, age: timedelta) -> int:
         """Remove the tombstones that are older than that, and return how many; their rooms' epochs begin anew.
 
-        What a save has left beside a tombstone that was broken off, or came too late, goes after an hour.
+        What saves have left that came too late, up to the epoch of a tombstone, goes after an hour. What lies above it
+        is left for who deletes the room once more: it may be what a room is begun anew with.
         """
         removed = 0
+        failures = Failures()
         for room in rooms_of(self._objects):
             calls.check("looking for tombstones")
-            now = self._objects.now()
             try:
-                pointer = self._pointers.look(room)
-                if pointer is None or not pointer.is_deleted or pointer.update_time >= now - min(age, _SETTLED):
-                    continue
-                left = [entry.record for _, entry in epochs_of(self._objects, room)]
-                if not left and pointer.update_time < now - age:
-                    removed += self._pointers.remove(pointer)
-                elif left and all(record is not None and record.update_time < now - _SETTLED for record in left):
-                    for _ in self.delete_room(room):
-                        calls.check("deleting what is left of a room")
+                # Not what was rolled back: behind an old tombstone that was put there is a room that lives.
+                tombstone = self._pointers.read(room, remember=False)
+                if tombstone is not None and tombstone.is_deleted:
+                    removed += self._tidy(tombstone, age)
+                failures.forget()
             except ConditionUnsupported:
-                return removed  # then they stay: one that was replaced meanwhile must not go
+                continue  # then it stays: what was replaced meanwhile must not go
             except HoldfastError as error:
-                if not concerns_one(error) and not isinstance(error, ConcurrentModification):
-                    raise
+                failures.count(error)
         return removed
+
+    def _tidy(self, tombstone: Pointer, age: timedelta) -> bool:
+        room, now = tombstone.room, self._objects.now()
+        if tombstone.update_time >= now - min(age, _SETTLED):
+            return False
+        left = list(epochs_of(self._objects, room))
+        if not left:
+            return tombstone.update_time < now - age and self._pointers.remove(tombstone)
+        for epoch, entry in left:
+            record = entry.record
+            if epoch <= tombstone.epoch and record is not None and record.update_time < now - _SETTLED:
+                self._sweep(room.epoch_key(epoch), record.etag)
+        return False
+
+    def _sweep(self, key: ObjectKey, etag: str) -> None:
+        """Delete just this object: others may have removed the tombstone, and the room may be begun anew."""
+        try:
+            self._objects.delete(key, condition=IfMatch(etag))
+        except PreconditionFailed:
+            pass
+        except ConditionUnsupported:
+            self._objects.delete(key)  # there no tombstone is ever removed, for the same reason

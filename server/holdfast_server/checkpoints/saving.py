@@ -92,8 +92,11 @@ class Saving:
             if known is not None and known.is_deleted and epoch <= known.epoch:
                 known = self._pointers.read(room)
         except BadPointer as bad:
-            if not options.replace_damaged_pointer:
-                raise
+            if not options.replace_damaged_pointer or expected is not None:
+                raise  # where it should be cannot be told of a pointer that is not good
+            furthest = self._pointers.furthest(room)
+            if furthest is not None and furthest.is_deleted and epoch <= furthest.epoch:
+                raise deleted(room, epoch, furthest) from None
             stored = highest_epoch(self._objects, room)
             highest = max(stored, self._pointers.furthest_epoch(room))
             if epoch < highest or stored < epoch == highest:  # one that is stored may be of a try that failed later on

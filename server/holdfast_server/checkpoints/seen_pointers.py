@@ -58,19 +58,21 @@ class SeenPointers:
     def current(self, room: RoomId) -> Pointer | None:
         """Return the pointer as it was last; None: it has to be read."""
         with self._lock:
-            seen = self._rooms.get(room)
+            seen = self._remembered(room)
             return seen.furthest if seen is not None and seen.is_current else None
 
     def furthest(self, room: RoomId) -> Pointer | None:
         """Return the pointer when it was furthest; None: it is not remembered."""
         with self._lock:
-            seen = self._rooms.get(room)
-            if seen is None:
-                return None
-            if self._clock() - seen.at > self._forget_seconds:
-                del self._rooms[room]
-                return None
-            return seen.furthest
+            seen = self._remembered(room)
+            return None if seen is None else seen.furthest
+
+    def _remembered(self, room: RoomId) -> _Seen | None:
+        seen = self._rooms.get(room)
+        if seen is not None and self._clock() - seen.at > self._forget_seconds:
+            del self._rooms[room]
+            return None
+        return seen
 
     def see(self, room: RoomId, pointer: Pointer | None, *, remember: bool = True) -> bool:
         """Note what a pointer is, and tell whether nobody has seen it further meanwhile.

@@ -16,7 +16,7 @@ from holdfast_server.checkpoints.names import (
     snapshots_prefix,
 )
 from holdfast_server.checkpoints.opening import OpenLegacy
-from holdfast_server.checkpoints.reading import concerns_one
+from holdfast_server.checkpoints.reading import Failures, concerns_one
 from holdfast_server.checkpoints.seal import HEAD_BYTES, MAX_FOOTER_BYTES
 from holdfast_server.checkpoints.snapshot_reading import GivenUp, ListedSnapshot, Snapshot, Snapshots
 from holdfast_server.errors import ConditionUnsupported, HoldfastError, PreconditionFailed
@@ -39,6 +39,8 @@ class SnapshotLists:
         """Return a page of hibernated rooms, and the token of the next one. Raises `InvalidArgument`."""
         binding = ("hibernated", query.prefix)
         after = page_token.decode(binding, query.page_token) if query.page_token else ""
+        if query.page_token and (flat_room if after.startswith(SNAPSHOTS) else room_of_snapshot)(after) is None:
+            raise page_token.refusal()
         page, last = page_of(
             self._names(query.prefix, after),
             self._listed,
@@ -52,6 +54,7 @@ class SnapshotLists:
     def remove_given_up(self, age: timedelta) -> int:
         """Remove what stands for snapshots that were given up longer ago than that, and return how many."""
         removed = 0
+        failures = Failures()
         for entry in self._objects.list(ListQuery(HIBERNATED)):
             calls.check("looking for tombstones")
             room = room_of_snapshot(entry.name)
@@ -63,20 +66,29 @@ class SnapshotLists:
             ):
                 continue
             try:
-                self._snapshots.look(room)
-            except GivenUp as given_up:
-                if self._legacy is not None and self._snapshots.is_there(room.flat_key):
-                    continue  # it hides that one
-                try:
-                    removed += self._objects.delete(room.snapshot_key, condition=IfMatch(given_up.info.etag))
-                except PreconditionFailed:
-                    continue  # hibernated again
-                except ConditionUnsupported:
-                    return removed  # then they stay
-            except (ObjectNotFound, HoldfastError) as error:
-                if isinstance(error, HoldfastError) and not concerns_one(error):
-                    raise
+                removed += self._remove_given_up(room)
+                failures.forget()
+            except ConditionUnsupported:
+                return removed  # then they stay: what was replaced meanwhile must not go
+            except HoldfastError as error:
+                failures.count(error)
         return removed
+
+    def _remove_given_up(self, room: RoomId) -> bool:
+        try:
+            self._snapshots.look(room)
+        except ObjectNotFound:
+            return False
+        except GivenUp as given_up:
+            etag = given_up.info.etag
+        else:
+            return False
+        if self._legacy is not None and self._snapshots.is_there(room.flat_key):
+            return False  # it hides that one
+        try:
+            return self._objects.delete(room.snapshot_key, condition=IfMatch(etag))
+        except PreconditionFailed:
+            return False  # hibernated again
 
     def _names(self, prefix: str, after: str) -> Iterator[tuple[str, RoomId]]:
         """Yield the names of snapshots after one, and whose they are; those of an older system last."""

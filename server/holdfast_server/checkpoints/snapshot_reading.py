@@ -1,7 +1,7 @@
 """One snapshot of a room at a time: read whole and verified, or only its verified footer."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -19,7 +19,7 @@ from holdfast_server.checkpoints.seal import (
     SealBroken,
     SealedAs,
 )
-from holdfast_server.errors import HoldfastError, IntegrityFailed, SealInvalid
+from holdfast_server.errors import HoldfastError, IntegrityFailed, SealInvalid, SealKeyUnavailable, SealTooNew
 from holdfast_server.objects.base import ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import Chunk
 from holdfast_server.objects.info import ObjectInfo
@@ -102,7 +102,8 @@ class Snapshots:
         with _damage_named(room), self._objects.get(key) as reader:
             info = reader.info
             if info.size_bytes > self._waiting_room.memory_bytes and legacy is None:
-                self.look(room)  # before anything of that size waits in the room that all share
+                with suppress(SealKeyUnavailable, SealTooNew):  # as with checkpoints
+                    self.look(room)
             try:
                 payload = open_payload(
                     reader, self._waiting_room, self._keys, SealedAs(Purpose.SNAPSHOT, room.text), legacy=legacy

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from holdfast_server.checkpoints import seal
-from holdfast_server.checkpoints.key_ring import Keys
+from holdfast_server.checkpoints.key_ring import Keys, SealKey
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.opening import OpenLegacy, WaitingRoom
@@ -34,7 +34,7 @@ from holdfast_server.errors import (
 )
 from holdfast_server.objects.base import OVERWRITE, ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import SHA256_BYTES, Body, Chunk, Declared
-from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists
+from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists, Overwrite
 from holdfast_server.workers import Workers
 
 
@@ -84,47 +84,56 @@ class SnapshotStore:
         `ObjectStore.put` raises.
         """
         self._check_write()
+        is_asked_for = isinstance(condition, IfMatch)
         key = self._keys.ring.signing
         upload = Body(parts, declared, max_bytes=self._max_bytes)
         create_only = isinstance(condition, CreateOnly)
         if create_only:
             condition = self._if_free(room)
-        gone = self._gone_payload(room, subject.writer_id)
+        gone: GivenUp | None = None
+        if subject.writer_id:
+            gone, found = self._found(room)
+            # What is given away while the bytes come must not be overwritten by a repeated call.
+            condition = found if isinstance(condition, Overwrite) else condition
 
         def check(sha256: bytes) -> None:
-            if gone is not None and hmac.compare_digest(gone, self._mark(room, sha256)):
+            if gone is not None and self._is_given_away(gone, room, subject.writer_id, sha256):
                 raise _given_away(room)
 
         sealing = Sealing(upload, key, Purpose.SNAPSHOT, subject, self._clock(), encrypt=self._encrypt, check=check)
         try:
             info = self._objects.put(room.snapshot_key, sealing.body, condition=condition)
         except ObjectExists as there:
+            if not create_only:
+                raise _changed(room) from None
             raise _is_hibernated(room, there.existing.etag) from None
         except PreconditionFailed:
-            if not create_only:
+            if is_asked_for:
                 raise
-            self._if_free(room)  # refuses, if it is hibernated by now
+            if create_only:
+                self._if_free(room)  # refuses, if it is hibernated by now
             raise _changed(room) from None
         return Snapshot(room, sealing.footer.size_bytes, info, sealing.footer, upload.digests.sha256)
 
-    def _gone_payload(self, room: RoomId, writer_id: str) -> str | None:
-        """Return the mark of what this writer hibernated, if another one has confirmed it: it is no longer theirs."""
-        if not writer_id:
-            return None
+    def _found(self, room: RoomId) -> tuple[GivenUp | None, Condition]:
+        """Return what was given up there, if anything was, and the condition that what is there stays."""
         try:
-            self._snapshots.look(room)
+            info, _ = self._snapshots.look(room)
         except GivenUp as given_up:
-            by = given_up.footer.subject
-            if by.writer_id not in ("", writer_id) and by.metadata.get(HIBERNATED_BY) == writer_id:
-                return by.metadata.get(PAYLOAD)
-        except (ObjectNotFound, IntegrityFailed, SealKeyUnavailable, SealTooNew):
-            pass  # it is replaced, whatever it is
-        return None
+            return given_up, IfMatch(given_up.info.etag)
+        except ObjectNotFound:
+            return None, CreateOnly()
+        except (IntegrityFailed, SealKeyUnavailable, SealTooNew):
+            return None, OVERWRITE  # it is replaced, whatever it is
+        return None, IfMatch(info.etag)
 
-    def _mark(self, room: RoomId, sha256: bytes) -> str:
-        """Return what tells a payload of a room, to those who have the key."""
-        key = self._keys.ring.signing.derive("restored/mark")
-        return hmac.digest(key, room.text.encode() + sha256, "sha256").hex()
+    def _is_given_away(self, gone: GivenUp, room: RoomId, writer_id: str, sha256: bytes) -> bool:
+        """Tell whether a payload is what this writer hibernated before, and another one has confirmed."""
+        by = gone.footer.subject
+        if by.writer_id in ("", writer_id) or by.metadata.get(HIBERNATED_BY) != writer_id:
+            return False
+        key = self._keys.ring.verifying(gone.footer.head.key_id)
+        return hmac.compare_digest(by.metadata.get(PAYLOAD, ""), _mark(key, room, sha256))
 
     def _if_free(self, room: RoomId) -> Condition:
         """Return the condition that the room is still not hibernated; what was given up is nothing."""
@@ -160,7 +169,7 @@ class SnapshotStore:
                 raise _not_found(room) from None
         try:
             return self._snapshots.open(room, room.flat_key, self._legacy)
-        except ObjectNotFound:
+        except (ObjectNotFound, GivenUp):
             raise _not_found(room) from None
 
     def confirm(self, room: RoomId, etag: str, sha256: bytes, writer_id: str = "") -> None:
@@ -209,9 +218,10 @@ class SnapshotStore:
         self, room: RoomId, etag: str, writer_id: str, condition: Condition, snapshot: tuple[str, bytes]
     ) -> None:
         hibernated_by, sha256 = snapshot
-        said = {CONFIRMED: etag, HIBERNATED_BY: hibernated_by, PAYLOAD: self._mark(room, sha256)}
+        key = self._keys.ring.signing
+        said = {CONFIRMED: etag, HIBERNATED_BY: hibernated_by, PAYLOAD: _mark(key, room, sha256)}
         subject = Subject(room.text, writer_id=writer_id, metadata=said)
-        sealed, _ = seal.seal_bytes(self._keys.ring.signing, Purpose.RESTORED, subject, b"", self._clock())
+        sealed, _ = seal.seal_bytes(key, Purpose.RESTORED, subject, b"", self._clock())
         try:
             self._objects.put(room.snapshot_key, Body.of(sealed), condition=condition)
         except (ObjectExists, PreconditionFailed, ConcurrentModification):
@@ -225,6 +235,11 @@ class SnapshotStore:
             raise _lost(room) from None
 
 
+def _mark(key: SealKey, room: RoomId, sha256: bytes) -> str:
+    """Return what tells a payload of a room, to those who have the key."""
+    return hmac.digest(key.derive("restored/mark"), room.text.encode() + sha256, "sha256").hex()
+
+
 def _not_found(room: RoomId) -> NotFound:
     return NotFound(Reason.SNAPSHOT_NOT_FOUND, f"room {room.text!r} is not hibernated", room_id=room.text)
 
@@ -235,7 +250,7 @@ def _lost(room: RoomId) -> ConcurrentModification:
 
 
 def _changed(room: RoomId) -> ConcurrentModification:
-    message = f"room {room.text!r}: what stood for its last snapshot was removed meanwhile; try again"
+    message = f"room {room.text!r}: what stands there of its last snapshot was changed meanwhile; try again"
     return ConcurrentModification(message, room_id=room.text)
 
 

@@ -35,31 +35,37 @@ class Seen:
     epoch: int | None
     error: HoldfastError | None = None
 
+    @property
+    def is_end(self) -> bool:
+        """Whether the room has no checkpoint (any more)."""
+        return self.epoch is None and self.error is None
+
 
 class _Watch:
     """One caller: what was seen and not told yet, the newest for each room, and what was told last."""
 
     def __init__(self, rooms: Sequence[RoomId]) -> None:
-        self.news: OrderedDict[RoomId, Seen] = OrderedDict()
+        self.news: OrderedDict[RoomId, list[Seen]] = OrderedDict()
         self.rooms = rooms
         self._told: dict[RoomId, Seen] = {}
-        self._highest: dict[RoomId, int] = {}
 
     def is_new(self, seen: Seen) -> bool:
         """Tell whether the caller is to be told, and note that it is."""
         told = self._told.get(seen.room)
         if told is not None and _same(told, seen):
             return False
-        highest = self._highest.get(seen.room, -1)
-        if seen.epoch is not None:
-            # After damage the epoch that was told before is told once more: it is good again.
-            if seen.epoch < highest or (seen.epoch == highest and (told is None or told.error is None)):
-                return False
-            self._highest[seen.room] = seen.epoch
-        elif seen.error is None:
-            self._highest.pop(seen.room, None)  # the room is begun anew, wherever that is
+        if seen.epoch is not None and told is not None and told.epoch is not None and seen.epoch <= told.epoch:
+            return False
         self._told[seen.room] = seen
         return True
+
+    def note(self, seen: Seen) -> None:
+        """Note what is to be told next, in the place of what was not told yet; but for an end, which is told before."""
+        pending = self.news.setdefault(seen.room, [])
+        if pending and not (pending[-1].is_end and seen.epoch is not None):
+            pending.pop()
+        if not (seen.is_end and pending):
+            pending.append(seen)
 
 
 class _WatchedRoom:
@@ -102,6 +108,8 @@ class Watches:
         self._begin(watch)
         try:
             for seen in self._workers.each(rooms, self._look, self._at_once):
+                if seen.error is not None:
+                    self._spread(seen)  # else what comes after it passed for the same as before
                 self._tell(watch, seen)
             while True:
                 yield from self._news(watch)
@@ -125,7 +133,7 @@ class Watches:
                     raise Unavailable(Reason.DRAINING, "the server is shutting down")
                 left = calls.time_left()
                 self._changed.wait(_ALIVE_SECONDS if left is None else min(left, _ALIVE_SECONDS))
-            news = list(watch.news.values())
+            news = [seen for pending in watch.news.values() for seen in pending]
             watch.news.clear()
         for seen in news:
             if watch.is_new(seen):
@@ -160,7 +168,7 @@ class Watches:
     def _tell(self, watch: _Watch, seen: Seen) -> None:
         with self._changed:
             # Something newer may have been seen since this was read.
-            watch.news.setdefault(seen.room, seen)
+            watch.news.setdefault(seen.room, [seen])
 
     def _observe(self, room: RoomId, pointer: Pointer | None) -> None:
         seen = Seen(room, None if pointer is None or pointer.is_deleted else pointer.epoch)
@@ -173,7 +181,7 @@ class Watches:
                 return
             watched.last = seen
             for watch in watched.watches:
-                watch.news[seen.room] = seen
+                watch.note(seen)
             self._changed.notify_all()
 
     def _look(self, room: RoomId) -> Seen:
@@ -185,17 +193,21 @@ class Watches:
             return Seen(room, None, error.with_traceback(None))
         return Seen(room, None if pointer is None or pointer.is_deleted else pointer.epoch)
 
+    def _poll_one(self, room: RoomId) -> None:
+        try:
+            seen = self._look(room)
+        except HoldfastError:
+            return  # the backend is away, of which others tell, or just this pointer; the next round tries again
+        if seen.error is not None:
+            self._spread(seen)
+
     def _poll(self) -> None:
         while True:
             begun = time.monotonic()
             with self._changed:
                 rooms = list(self._rooms)
             try:
-                for seen in self._workers.each(rooms, self._look, self._at_once):
-                    if seen.error is not None:
-                        self._spread(seen)
-            except HoldfastError:
-                pass  # the backend is away: the breaker has said so, and the next round tries again
+                self._workers.each(rooms, self._poll_one, self._at_once)
             except Exception:  # noqa: BLE001 (the thread has to live on, whatever the store answers)
                 _log.exception("Watched pointers could not be read")
             with self._changed:

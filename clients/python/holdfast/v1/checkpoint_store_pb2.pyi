@@ -294,7 +294,8 @@ class SaveCheckpointHeader(_message.Message):
     """Refuse with ALREADY_EXISTS if the epoch is there already, with whatever payload."""
     replace_damaged_pointer: _builtins.bool
     """Replace a pointer that is damaged, which is DATA_LOSS POINTER_INVALID otherwise. The epoch must then be higher than
-    all that exist.
+    all that exist, or the highest, with the same payload: so a try that failed can be repeated. Not where
+    `if_latest_epoch` is given, which cannot be told of such a pointer.
     """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

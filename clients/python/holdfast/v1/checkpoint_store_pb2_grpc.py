@@ -42,8 +42,9 @@ class CheckpointStoreStub(object):
     segments that are `latest`, have just 20 digits, or start with ten zeros: those are where checkpoints lie.
 
     A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, and what a
-    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
-    INVALID_ARGUMENT (INVALID_ROOM).
+    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
+    (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
+    writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
     """
 
     def __init__(self, channel):
@@ -131,8 +132,9 @@ class CheckpointStoreServicer(object):
     segments that are `latest`, have just 20 digits, or start with ten zeros: those are where checkpoints lie.
 
     A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, and what a
-    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
-    INVALID_ARGUMENT (INVALID_ROOM).
+    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
+    (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
+    writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
     """
 
     def SaveCheckpoint(self, request_iterator, context):
@@ -218,7 +220,7 @@ class CheckpointStoreServicer(object):
 
     def HibernateRoom(self, request_iterator, context):
         """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-        snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`: where
+        snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for each sleep: where
         another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
         SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
         """
@@ -341,8 +343,9 @@ class CheckpointStore(object):
     segments that are `latest`, have just 20 digits, or start with ten zeros: those are where checkpoints lie.
 
     A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, and what a
-    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
-    INVALID_ARGUMENT (INVALID_ROOM).
+    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
+    (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
+    writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
     """
 
     @staticmethod

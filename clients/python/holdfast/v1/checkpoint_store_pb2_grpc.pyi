@@ -43,8 +43,9 @@ class CheckpointStoreStub:
     segments that are `latest`, have just 20 digits, or start with ten zeros: those are where checkpoints lie.
 
     A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, and what a
-    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
-    INVALID_ARGUMENT (INVALID_ROOM).
+    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
+    (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
+    writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
     """
 
     @_typing.overload
@@ -102,7 +103,7 @@ class CheckpointStoreStub:
     """
     HibernateRoom: _grpc.StreamUnaryMultiCallable[_checkpoint_store_pb2.HibernateRoomRequest, _checkpoint_store_pb2.HibernateRoomResponse]
     """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`: where
+    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for each sleep: where
     another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
     SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
     """
@@ -140,8 +141,9 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     segments that are `latest`, have just 20 digits, or start with ten zeros: those are where checkpoints lie.
 
     A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, and what a
-    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
-    INVALID_ARGUMENT (INVALID_ROOM).
+    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
+    (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
+    writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -196,7 +198,7 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     """
     HibernateRoom: _aio.StreamUnaryMultiCallable[_checkpoint_store_pb2.HibernateRoomRequest, _checkpoint_store_pb2.HibernateRoomResponse]  # type: ignore[assignment]
     """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`: where
+    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for each sleep: where
     another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
     SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
     """
@@ -233,8 +235,9 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
     segments that are `latest`, have just 20 digits, or start with ten zeros: those are where checkpoints lie.
 
     A key that is not in the server's key ring, or is retired there, is FAILED_PRECONDITION SEAL_KEY_UNAVAILABLE, and what a
-    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and
-    INVALID_ARGUMENT (INVALID_ROOM).
+    newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
+    (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
+    writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
     """
 
     @_abc_1.abstractmethod
@@ -341,7 +344,7 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_store_pb2.HibernateRoomResponse, _abc.Awaitable[_checkpoint_store_pb2.HibernateRoomResponse]]:
         """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-        snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`: where
+        snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for each sleep: where
         another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
         SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
         """
