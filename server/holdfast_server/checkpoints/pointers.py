@@ -302,7 +302,9 @@ class Pointers:
     def _is_over(self, tombstone: Pointer) -> bool:
         """Tell whether a room was deleted so long ago that another server may have removed its tombstone."""
         # A little less: the times of puts are told in whole seconds, and in two ways.
-        oldest = self._objects.now() - timedelta(seconds=max(self._forget_seconds - _CLOCKS_SECONDS, 0))
+        oldest = self._objects.now() - timedelta(
+            seconds=self._forget_seconds - min(_CLOCKS_SECONDS, self._forget_seconds / 10)
+        )
         return tombstone.is_deleted and tombstone.update_time < oldest
 
 
