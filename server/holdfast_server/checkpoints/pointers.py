@@ -4,7 +4,6 @@ It is a small sealed object of its own, and binds the epoch and the seal of that
 deleted has a tombstone in its place, which holds the highest epoch that there was: epochs go on above it.
 """
 
-import logging
 import random
 import struct
 import threading
@@ -48,10 +47,10 @@ _PAUSE_SECONDS = 0.05
 _ALIVE_SECONDS = 0.5
 """How often one who waits looks whether its caller still does."""
 
-_CLOCKS_SECONDS = 60
+_CLOCKS_SECONDS = 60.0
+"""How far apart the times of one tombstone may be that two servers are told."""
 
 _STRIPES = 256
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
