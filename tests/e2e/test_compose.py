@@ -48,13 +48,13 @@ def test_every_service_is_confined(name: str) -> None:
 def test_only_holdfast_is_published_and_only_on_the_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"holdfast": ["127.0.0.1:4653:4653", "127.0.0.1:4654:4654"]}
-    assert SERVICES["keys"]["network_mode"] == "none"
+    assert SERVICES["keys"]["network_mode"] == SERVICES["ring"]["network_mode"] == "none"
 
 
 def test_services_wait_for_those_that_they_need() -> None:
     made, healthy = ({"condition": f"service_{state}"} for state in ("completed_successfully", "healthy"))
     assert SERVICES["minio"]["depends_on"] == {"keys": made}
-    assert SERVICES["holdfast"]["depends_on"] == {"keys": made, "minio": healthy}
+    assert SERVICES["holdfast"]["depends_on"] == {"keys": made, "ring": made, "minio": healthy}
     assert SERVICES["minio"]["healthcheck"]["test"][0] == "CMD"
 
 
@@ -124,6 +124,14 @@ class Composed:
         assert stat.S_IMODE(made.stat().st_mode) == 0o600
         return made.read_text()
 
+    def ring(self) -> bytes:
+        """Run the service `ring` to its end, and return the key ring that it made."""
+        entry = self.composition.entry("ring", self._image, environment={})
+        assert self._image.tree.run(self.composition.command("ring", self._image), entry).returncode == 0
+        made = entry.volumes["/data"] / "keys.json"
+        assert stat.S_IMODE(made.stat().st_mode) == 0o600
+        return made.read_bytes()
+
     def minio(self) -> Container:
         """Start MinIO; it is not waited for."""
         command = self.composition.command("minio", self._minio_image)
@@ -170,8 +178,15 @@ def test_the_key_is_made_once_and_differs_from_any_other(
     assert Composed(image, minio_image, tmp_path / "others", (0, 0, 0)).key() != key
 
 
+def test_the_sealing_keys_are_made_once_and_only_holdfast_sees_them(composed: Composed) -> None:
+    ring = composed.ring()
+    assert composed.ring() == ring
+    mounted = {name: {mount.split(":")[0] for mount in service["volumes"]} for name, service in SERVICES.items()}
+    assert [name for name, volumes in mounted.items() if "data" in volumes] == ["ring", "holdfast"]
+
+
 def test_the_services_come_up_as_composed_and_keep_what_was_put(composed: Composed, image: Image) -> None:
-    key = composed.key()
+    key, ring = composed.key(), composed.ring()
     with composed.minio() as minio:
         wait_until(lambda: composed.minio_health(minio) == 0)
         with composed.holdfast() as server:
@@ -179,6 +194,7 @@ def test_the_services_come_up_as_composed_and_keep_what_was_put(composed: Compos
             assert server.run(image.stage.health_command()).returncode == 0
             with holdfast.connect(composed.address) as client:
                 client.blobs.put("key", b"bytes")
+                client.checkpoints.save("arena", 0, b"state")
             listed = composed.client(key).list_objects("holdfast", recursive=True)
             assert any("key" in str(item.object_name) for item in listed)
             assert server.stop() == 0
@@ -186,11 +202,13 @@ def test_the_services_come_up_as_composed_and_keep_what_was_put(composed: Compos
         with pytest.raises(S3Error) as refusal:
             composed.client("minioadmin").list_buckets()
         assert refusal.value.code == "SignatureDoesNotMatch"
-    assert composed.key() == key
+    assert (composed.key(), composed.ring()) == (key, ring)
     with composed.minio() as minio, composed.holdfast() as server:
         server.wait_for_log("Server ready")
         with holdfast.connect(composed.address) as client, client.blobs.get("key") as blob:
             assert blob.read() == b"bytes"
+            with client.checkpoints.load("arena") as state:
+                assert state.read() == b"state"
         minio.process().kill()
         wait_until(lambda: composed.minio_health(minio) != 0)
 
