@@ -26,7 +26,7 @@ from holdfast_server.checkpoints.service import SERVICE_NAME as CHECKPOINT_STORE
 from holdfast_server.checkpoints.watching import MAX_WATCHED_ROOMS
 from holdfast_server.config import Settings, split_address
 from holdfast_server.data_directory import DataDirectory, DataDirectoryError, open_data_directory
-from holdfast_server.errors import HoldfastError
+from holdfast_server.errors import HoldfastError, Reason, Unavailable
 from holdfast_server.objects.base import Description, ObjectStore
 from holdfast_server.objects.body import PIECE_BYTES
 from holdfast_server.objects.info import MAX_METADATA_BYTES
@@ -35,7 +35,7 @@ from holdfast_server.objects.measured import MeasuredStore, ObjectMetrics
 from holdfast_server.objects.registry import BACKENDS, BackendOptions
 from holdfast_server.objects.remote_metrics import RemoteMetrics
 from holdfast_server.objects.s3 import S3Options
-from holdfast_server.objects.spool import Spool
+from holdfast_server.objects.spool import Spool, SpooledFile
 from holdfast_server.pages import MAX_PAGE_SIZE
 from holdfast_server.rpc.allocator import AllocatorOptions, tune
 from holdfast_server.rpc.handlers import CALL_FINISHED, LogCall, access_log
@@ -89,7 +89,7 @@ def running(settings: Settings) -> Iterator[App]:
         checkpoints = None
         if settings.checkpoint_store.enabled:
             objects = stores.open_for(CHECKPOINT_STORE, settings.backend_of(settings.checkpoint_store.backend))
-            checkpoints = CheckpointParts(settings, objects, stores.spool(), workers, registry)
+            checkpoints = CheckpointParts(settings, objects, _LateSpool(stores.spool), workers, registry)
             stack.callback(checkpoints.close)
             services[CHECKPOINT_STORE] = partial(
                 checkpoint_store_pb2_grpc.add_CheckpointStoreServicer_to_server, checkpoints.service
@@ -241,6 +241,22 @@ def _s3_options(settings: Settings) -> S3Options | None:
     if options is None or not settings.checkpoint_store.legacy:
         return options
     return replace(options, adopt_prefix=SNAPSHOTS)
+
+
+class _LateSpool:
+    """The spool, opened when it is first needed: a server must start on a full disk, too."""
+
+    def __init__(self, spool: Callable[[], Spool]) -> None:
+        self._spool = spool
+
+    def open(self) -> SpooledFile:
+        """Return a new, empty file; see `Spool.open`."""
+        try:
+            spool = self._spool()
+        except DataDirectoryError as error:
+            message = "the server's spool cannot be used; its log says why"
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, message) from error
+        return spool.open()
 
 
 class _Readiness:

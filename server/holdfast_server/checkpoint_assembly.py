@@ -15,14 +15,13 @@ from holdfast_server.checkpoints.key_ring import FixedKeys, KeyRing, KeyRingErro
 from holdfast_server.checkpoints.legacy import LegacyTags, read_pointer
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import HIBERNATED, SNAPSHOTS
-from holdfast_server.checkpoints.opening import WaitingRoom
+from holdfast_server.checkpoints.opening import OpensFiles, WaitingRoom
 from holdfast_server.checkpoints.removal import Retention
 from holdfast_server.checkpoints.service import CheckpointStoreService
 from holdfast_server.checkpoints.store import CheckpointStore, LegacyForms, StoreOptions
 from holdfast_server.checkpoints.watching import Watches
 from holdfast_server.config import Settings
 from holdfast_server.objects.base import Description, ListQuery, ObjectStore
-from holdfast_server.objects.spool import Spool
 from holdfast_server.workers import Workers
 
 _LOOK_SECONDS = 2.0
@@ -35,7 +34,7 @@ class CheckpointParts:
     """CheckpointStore and what goes with it. A thread looks whether an operator has mended what it lacks."""
 
     def __init__(
-        self, settings: Settings, objects: ObjectStore, spool: Spool, workers: Workers, registry: CollectorRegistry
+        self, settings: Settings, objects: ObjectStore, spool: OpensFiles, workers: Workers, registry: CollectorRegistry
     ) -> None:
         chosen = settings.checkpoint_store
         self._objects = objects

@@ -35,6 +35,7 @@ def test_reflection_lists_and_describes_the_services(server: ServerProcess) -> N
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
         "holdfast.v1.BlobStore",
+        "holdfast.v1.CheckpointStore",
         "holdfast.v1.Server",
     ]
     described = grpcurl(server, "describe", "holdfast.v1.BlobStore")

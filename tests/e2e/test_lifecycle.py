@@ -90,10 +90,10 @@ def test_http_answers_probes_and_metrics(server: ServerProcess) -> None:
 def test_server_info_tells_backend_and_limits(server: ServerProcess, request: pytest.FixtureRequest) -> None:
     with grpc.insecure_channel(server.address) as channel:
         info = server_pb2_grpc.ServerStub(channel).GetServerInfo(server_pb2.GetServerInfoRequest())
-    (service,) = info.services
-    assert service.name == "holdfast.v1.BlobStore"
-    assert (service.backend.name == "memory") == (service.backend.durability == server_pb2.DURABILITY_PROCESS)
-    assert service.backend.condition_mode == server_pb2.CONDITION_MODE_ATOMIC
+    assert [service.name for service in info.services] == ["holdfast.v1.BlobStore", "holdfast.v1.CheckpointStore"]
+    for service in info.services:
+        assert (service.backend.name == "memory") == (service.backend.durability == server_pb2.DURABILITY_PROCESS)
+        assert service.backend.condition_mode == server_pb2.CONDITION_MODE_ATOMIC
     assert info.limits.max_chunk_bytes == 2 << 20
 
 

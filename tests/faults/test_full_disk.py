@@ -17,7 +17,7 @@ from tests.support.statuses import refused
 SIZE = MIB // 2
 
 
-@pytest.fixture(params=["size=8m", "nr_inodes=120"])
+@pytest.fixture(params=["size=8m", "nr_inodes=121"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk]:
     """A disk that is soon full: of bytes, or of files."""
     try:

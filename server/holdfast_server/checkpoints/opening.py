@@ -25,13 +25,20 @@ from holdfast_server.checkpoints.segments import decrypted
 from holdfast_server.errors import Reason, Unavailable
 from holdfast_server.objects.base import ObjectReader
 from holdfast_server.objects.body import PIECE_BYTES, Chunk, Sha256
-from holdfast_server.objects.spool import Spool
+from holdfast_server.objects.spool import SpooledFile
+
+
+class OpensFiles(Protocol):
+    """A spool, or what opens one when it is needed."""
+
+    def open(self) -> SpooledFile:
+        """Return a new, empty file. Raises `StorageFull` (SPOOL_FULL) or `Unavailable`."""
 
 
 class WaitingRoom:
     """Where payloads wait: up to `memory_bytes` of each in memory, and larger ones in the spool."""
 
-    def __init__(self, spool: Spool, memory_bytes: int) -> None:
+    def __init__(self, spool: OpensFiles, memory_bytes: int) -> None:
         self._spool = spool
         self.memory_bytes = memory_bytes
 

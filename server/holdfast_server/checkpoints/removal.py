@@ -33,7 +33,7 @@ from holdfast_server.objects.key import ObjectKey
 _PROGRESS = 100
 """Deletions between two messages."""
 
-_TRIES = 10
+_TRIES = 100
 
 _LOOKED_AT = 8
 """Of the newest checkpoints that are kept, whose footers are verified before older ones go."""

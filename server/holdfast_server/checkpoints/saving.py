@@ -1,6 +1,7 @@
 """Saving: two writes, the checkpoint and then the pointer, and no read where the pointer is remembered."""
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -58,9 +59,13 @@ class Saving:
         self, room: RoomId, epoch: int, parts: Iterable[Chunk | Declared], declared: Declared, options: SaveOptions
     ) -> Saved:
         """Do what `CheckpointStore.save` promises."""
-        key = self._keys.ring.signing
+        _ = self._keys.ring.signing  # before anything is read
         place = self._place(room, epoch, options)
-        upload = Body(parts, declared, max_bytes=self._max_bytes)
+        with closing(Body(parts, declared, max_bytes=self._max_bytes)) as upload:
+            return self._save(place, upload, options)
+
+    def _save(self, place: "_Place", upload: Body, options: SaveOptions) -> Saved:
+        key, room, epoch = self._keys.ring.signing, place.room, place.epoch
         subject = Subject(room.text, epoch, options.writer_id, options.metadata)
         sealing = Sealing(upload, key, Purpose.CHECKPOINT, subject, self._clock(), encrypt=self._encrypt)
         try:

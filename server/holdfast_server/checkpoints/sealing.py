@@ -27,42 +27,44 @@ class Sealing:
         encrypt: bool = False,
         check: Callable[[bytes], None] = lambda _sha256: None,
     ) -> None:
-        self._upload = upload
-        self._key = key
-        self._head = Head.fresh(key, purpose, encrypt=encrypt)
-        self._subject = subject
-        self._now = now
-        self._check = check
-        self._footer: Footer | None = None
-        self.body = Body(self._parts())
+        head = Head.fresh(key, purpose, encrypt=encrypt)
+        self._said: list[Footer] = []
+
+        def finish(payload: Measured, stored: Measured) -> bytes:
+            check(payload.sha256)
+            encoded, footer = seal.seal(key, head, subject, now, payload=payload, stored=stored)
+            said.append(footer)
+            return encoded
+
+        said = self._said  # the body must not hold what holds it: it ends with that, and its thread at once
+        self.body = Body(_parts(upload, key, head, finish))
 
     @property
     def footer(self) -> Footer:
         """What the seal says."""
-        if self._footer is None:
+        if not self._said:
             raise RuntimeError("the body was not read to its end")
-        return self._footer
+        return self._said[0]
 
-    def _parts(self) -> Iterator[Chunk | Declared]:
-        yield Chunk(self._head.encode())
-        if self._head.is_encrypted:
-            size, sha256 = 0, Sha256()
-            try:
-                for segment in encrypted(self._upload, self._key, self._head):
-                    size += len(segment)
-                    sha256.update(segment)
-                    yield Chunk(segment)
-                stored: Measured | None = Measured(size, sha256.digest())
-            finally:
-                sha256.close()
-        else:
-            for piece in self._upload:
-                yield Chunk(piece)
-            stored = None
-        payload = Measured(self._upload.digests.size_bytes, self._upload.digests.sha256)
-        self._check(payload.sha256)
-        encoded, self._footer = seal.seal(
-            self._key, self._head, self._subject, self._now, payload=payload, stored=stored or payload
-        )
-        yield Chunk(encoded)
-        yield NOTHING_DECLARED  # the trailer: that was all
+
+def _parts(
+    upload: Body, key: SealKey, head: Head, finish: Callable[[Measured, Measured], bytes]
+) -> Iterator[Chunk | Declared]:
+    yield Chunk(head.encode())
+    stored: Measured | None = None
+    if head.is_encrypted:
+        size, sha256 = 0, Sha256()
+        try:
+            for segment in encrypted(upload, key, head):
+                size += len(segment)
+                sha256.update(segment)
+                yield Chunk(segment)
+            stored = Measured(size, sha256.digest())
+        finally:
+            sha256.close()
+    else:
+        for piece in upload:
+            yield Chunk(piece)
+    payload = Measured(upload.digests.size_bytes, upload.digests.sha256)
+    yield Chunk(finish(payload, stored or payload))
+    yield NOTHING_DECLARED  # the trailer: that was all

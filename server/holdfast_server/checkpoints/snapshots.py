@@ -113,6 +113,8 @@ class SnapshotStore:
             if create_only:
                 self._if_free(room)  # refuses, if it is hibernated by now
             raise _changed(room) from None
+        finally:
+            upload.close()
         self._keys.ring.verifying(key.id)  # it may have been retired while the bytes came
         return Snapshot(room, sealing.footer.size_bytes, info, sealing.footer, upload.digests.sha256)
 

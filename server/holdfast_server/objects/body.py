@@ -7,13 +7,14 @@ import hashlib
 import queue
 import threading
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import google_crc32c
 
-from holdfast_server.errors import BrokenUpload, InvalidArgument, Reason
+from holdfast_server.errors import AlreadyExists, BrokenUpload, InvalidArgument, Reason
 
 PIECE_BYTES = 1 << 20
 """1 MiB: the unit of checksums at rest and of messages on the wire. Below 256 KiB gRPC's throughput falls by half."""
@@ -125,7 +126,7 @@ class Body:
         self.piece_crc32c = array("I")
         """CRC-32C of the pieces that were yielded so far."""
         self._reading = _Reading(parts, header, max_bytes, self.piece_crc32c)
-        self._pieces: Iterator[bytes] | None = None
+        self._pieces: Generator[bytes, None, None] | None = None
 
     @classmethod
     def of(cls, data: bytes) -> Self:
@@ -142,6 +143,22 @@ class Body:
         if self._pieces is None:
             self._pieces = self._reading.pieces()
         return self._pieces
+
+    def close(self) -> None:
+        """End a reading that is given up, and its thread at once; harmless when repeated."""
+        if self._pieces is not None:
+            self._pieces.close()
+
+    @contextmanager
+    def given_up_on_failure(self) -> Iterator[None]:
+        """Close the body if the block fails: but for a name that is taken, after which its rest may be asked for."""
+        try:
+            yield
+        except AlreadyExists:
+            raise
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def is_complete(self) -> bool:
@@ -177,7 +194,7 @@ class _Reading:
         if header.size_bytes is not None:
             self._check_limit(header.size_bytes)
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Generator[bytes, None, None]:
         sha256 = Sha256()
         trailer: Declared | None = None
         try:

@@ -114,6 +114,12 @@ class MemoryStore(ObjectStore):
         attributes: Attributes = NO_ATTRIBUTES,
     ) -> ObjectInfo:
         """Store the body's bytes; see `ObjectStore.put`."""
+        with body.given_up_on_failure():
+            return self._put(name, body, condition, attributes)
+
+    def _put(
+        self, name: ObjectKey | NamedByContent, body: Body, condition: Condition, attributes: Attributes
+    ) -> ObjectInfo:
         if isinstance(name, ObjectKey):
             with self._lock:
                 condition.check(name, self._info(name))

@@ -143,7 +143,7 @@ class FilesystemStore(ObjectStore):
         attributes: Attributes = NO_ATTRIBUTES,
     ) -> ObjectInfo:
         """Store the body's bytes; see `ObjectStore.put`."""
-        with os_errors_translated(writing=True):
+        with body.given_up_on_failure(), os_errors_translated(writing=True):
             if isinstance(name, ObjectKey):
                 self._check(condition, name)
             with self._scratch.file() as file:

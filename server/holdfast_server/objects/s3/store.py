@@ -147,7 +147,8 @@ class S3Store(ObjectStore):
     ) -> ObjectInfo:
         """Store the body's bytes; see `ObjectStore.put`."""
         self._breaker.check()  # before a body is read that could go nowhere
-        return self._puts.put(name, body, condition, attributes)
+        with body.given_up_on_failure():
+            return self._puts.put(name, body, condition, attributes)
 
     def get(self, key: ObjectKey, wanted: Range = WHOLE, *, condition: Condition = OVERWRITE) -> ObjectReader:
         """Open an object with one request; see `ObjectStore.get`."""
