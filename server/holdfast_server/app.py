@@ -189,6 +189,7 @@ class _Stores:
         self._settings = settings
         self._remote_metrics = RemoteMetrics(registry)
         self._spool: Spool | None = None
+        self._spool_lock = threading.Lock()
         self._options = BackendOptions(
             memory_max_bytes=settings.memory.max_bytes,
             lock_timeout_seconds=settings.filesystem.lock_timeout_seconds,
@@ -220,14 +221,15 @@ class _Stores:
 
     def spool(self) -> Spool:
         """Return where bytes wait that must be known whole; all share its room."""
-        if self._spool is None:
-            try:
-                self._spool = Spool(self._settings.spool_dir, self._settings.spool_max_bytes)
-            except OSError as error:
-                raise DataDirectoryError(f"{error.strerror}") from error
-            spool = self._spool
-            self._remote_metrics.watch_spool(lambda: spool.used_bytes)
-        return self._spool
+        with self._spool_lock:  # calls that are the first to need it come at once
+            if self._spool is None:
+                try:
+                    self._spool = Spool(self._settings.spool_dir, self._settings.spool_max_bytes)
+                except OSError as error:
+                    raise DataDirectoryError(f"{error.strerror}") from error
+                spool = self._spool
+                self._remote_metrics.watch_spool(lambda: spool.used_bytes)
+            return self._spool
 
     def start(self, tell: Callable[[Sequence[str], HoldfastError | None], None]) -> None:
         """Start all of them; `tell` hears which services can or cannot be used."""
