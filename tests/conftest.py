@@ -1,6 +1,7 @@
 """Fixtures for all tests. `tests/README.md` is the map."""
 
 import secrets
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,9 @@ from tests.support.server_process import ServerProcess
 _Kind = TypeVar("_Kind", bound=S3Server)
 
 _OUTPUT_LINES = 100
+
+# What is started in the background by a shell ignores it, and hands that on: the processes that tests interrupt, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["memory", "filesystem"])

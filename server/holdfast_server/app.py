@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from queue import SimpleQueue
 
 from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector, disable_created_metrics
 
@@ -47,6 +46,9 @@ from holdfast_server.server_info.service import ServerInfoService
 from holdfast_server.workers import Workers
 
 _log = logging.getLogger(__name__)
+
+_ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+"""The signals that end a server."""
 
 
 @dataclass(frozen=True)
@@ -129,19 +131,18 @@ def serve(settings: Settings) -> int:
 
     The first signal drains: NOT_SERVING first, then no new calls, then those at work finish. A second stops at once.
     """
+    # Blocked in every thread from here on, they stay pending until they are waited for. A handler would be run by the
+    # main thread between two steps of Python, and not when it comes in the moment before that thread begins to wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     if settings.allocator.tune:
         options = settings.allocator
         tune(AllocatorOptions(options.mmap_threshold, options.trim_threshold, options.top_pad, options.arenas))
-    # A queue, since its `put` may come in the middle of anything; a handler that takes a lock or logs may not.
-    signals: SimpleQueue[int] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: signals.put(number))
     with running(settings) as app:
-        _await_signal(signals)
+        _await_signal()
         hurry = threading.Event()
 
         def second() -> None:
-            _await_signal(signals)
+            _await_signal()
             hurry.set()
 
         threading.Thread(target=second, name="second signal", daemon=True).start()
@@ -153,8 +154,8 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def _await_signal(signals: "SimpleQueue[int]") -> None:
-    number = signals.get()
+def _await_signal() -> None:
+    number = signal.sigwait(_ENDING)
     _log.info("Signal received", extra={"fields": {"signal": signal.Signals(number).name}})
 
 

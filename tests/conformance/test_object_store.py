@@ -63,6 +63,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, s3_stores: dict[str, O
     if request.param in {"moto", "minio"}:
         if request.param not in s3_stores:
             s3_stores[request.param] = OpenedStore(request.getfixturevalue(request.param))
+            s3_stores[request.param].empty()  # of the marker that opening it leaves
         yield s3_stores[request.param].store
         s3_stores[request.param].empty()
         return

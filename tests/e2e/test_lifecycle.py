@@ -1,5 +1,6 @@
 """How a server starts, tells that it is well, and stops."""
 
+import re
 import signal
 import socket
 import stat
@@ -168,6 +169,15 @@ def test_a_drain_ends_when_its_time_is_up(tmp_path: Path) -> None:
         upload.abandon()
     with ServerProcess(tmp_path / "data") as again, grpc.insecure_channel(again.address) as channel:
         assert list(blob_store_pb2_grpc.BlobStoreStub(channel).ListBlobs(pb.ListBlobsRequest()).blobs) == []
+
+
+def test_a_signal_that_comes_while_nobody_waits_stays_pending(filesystem_server: ServerProcess) -> None:
+    ending = {signal.SIGTERM, signal.SIGINT}
+    threads = [path.read_text() for path in Path(f"/proc/{filesystem_server.pid}/task").glob("*/status")]
+    masks = [{name: int(mask, 16) for name, mask in re.findall(r"Sig(\w+):\s+(\w+)", text)} for text in threads]
+    waits = [mask for mask in masks if not all(mask["Blk"] >> (number - 1) & 1 for number in ending)]
+    assert len(waits) == 1, "only the one that waits for them has them not blocked"
+    assert not any(mask["Cgt"] >> (signal.SIGTERM - 1) & 1 for mask in masks), "and none handles it"
 
 
 def test_an_idle_server_stops_at_once(filesystem_server: ServerProcess) -> None:
