@@ -1,15 +1,22 @@
 """What the lists promise: the checkpoints of a room, and the rooms; in order, a page at a time, damage and all."""
 
+from functools import partial
+
 import pytest
 
 from holdfast.v1.types_pb2 import ErrorReason, ItemStatus
-from tests.support.any_checkpoints import Checkpoints, epoch_name, pointer_name, refused
+from holdfast_server import page_token
+from tests.support.any_checkpoints import Checkpoints, epoch_name, pointer_name, refused, tried
 from tests.support.samples import MIB
+from tests.support.statuses import Refusal
 
 ROOM = "lobby"
 EPOCHS = [0, 3, 7, 8, 100, 12345678901]
 
 ROOMS = ["a", "a-b", "a/007", "a/b", "a/b/c", "a/b-c", "b", "2026/11/20", "2026", "é/🎲", "z%2F", "A", "a0", "a/0"]
+
+ROOMS_IN_TOKENS = ["abc", "-5", "٣", "²"]
+NOTHING_IN_TOKENS = ["", "9" * 4000, "9" * 5000, "\0", "a\nb", "r/" * 400, "../..", "a//b"]
 
 
 def in_order(rooms: list[str]) -> list[str]:
@@ -163,7 +170,7 @@ def test_rooms_with_many_epochs_are_passed_over_by_seeking(checkpoints: Checkpoi
     checkpoints.objects.calm()
     assert room_ids(checkpoints) == ["a", "a/z", "b"]
     assert checkpoints.objects.calls["list"] <= 4
-    assert checkpoints.objects.calls["listed"] < 2 * 64 + 20
+    assert checkpoints.objects.entries_listed < 2 * 64 + 20
     assert checkpoints.objects.calls["get"] == 3
 
 
@@ -173,7 +180,8 @@ def test_a_list_is_read_no_further_than_its_page(checkpoints: Checkpoints) -> No
     checkpoints.objects.calm()
     answer = checkpoints.page("ListCheckpoints", room_id=ROOM, page_size=3)
     assert [entry.epoch for entry in answer.checkpoints] == [0, 1, 2]
-    assert checkpoints.objects.calls == {"list": 1, "listed": 4, "get": 3}
+    assert checkpoints.objects.calls == {"list": 1, "get": 3}
+    assert checkpoints.objects.entries_listed == 4
 
 
 def test_a_page_goes_on_where_the_one_before_ended_whatever_happens_between(checkpoints: Checkpoints) -> None:
@@ -213,6 +221,26 @@ def test_a_token_belongs_to_its_query(checkpoints: Checkpoints) -> None:
         assert refusal.fields == ["page_token"]
     for rpc, token in (("ListRooms", rooms), ("ListHibernatedRooms", sleeping)):
         assert checkpoints.page(rpc, page_size=7, page_token=token).next_page_token == ""
+
+
+@pytest.mark.parametrize("position", [*ROOMS_IN_TOKENS, *NOTHING_IN_TOKENS])
+def test_a_crafted_page_token_is_refused_unless_it_tells_where_to_go_on(
+    checkpoints: Checkpoints, position: str
+) -> None:
+    checkpoints.save(ROOM, 1, b"data")
+    checkpoints.hibernate(ROOM, b"data")
+    queries = {
+        "ListCheckpoints": (("checkpoints", ROOM, "0"), {"room_id": ROOM}),
+        "ListRooms": (("rooms", ""), {}),
+        "ListHibernatedRooms": (("hibernated", ""), {}),
+    }
+    for rpc, (binding, fields) in queries.items():
+        token = page_token.encode(binding, position)
+        answer = tried(partial(checkpoints.page, rpc, page_token=token, **fields))
+        if rpc == "ListRooms" and position in ROOMS_IN_TOKENS:
+            assert not isinstance(answer, Refusal)
+        else:
+            assert (answer.code, answer.reason) == ("INVALID_ARGUMENT", "INVALID_PAGE_TOKEN")
 
 
 def test_a_page_of_much_metadata_ends_at_about_a_mebibyte(checkpoints: Checkpoints, backend: str) -> None:

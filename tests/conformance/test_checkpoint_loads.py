@@ -1,15 +1,12 @@
 """What LoadCheckpoint and StatCheckpoint promise: what is not good is never sent, nor taken for something else."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
 
 import pytest
 
 from holdfast.v1 import checkpoint_store_pb2 as pb
 from tests.support.any_checkpoints import (
-    DAMAGED,
     Checkpoints,
     Refused,
     epoch_name,
@@ -84,6 +81,24 @@ def test_a_payload_through_the_spool_is_the_same(checkpoints: Checkpoints) -> No
     for size in (MIB - 1, MIB, 2 * MIB, 5 * MIB + 3):
         checkpoints.save(ROOM, size, sample(size))
         assert checkpoints.load(ROOM, epoch=size).data == sample(size)
+
+
+def test_a_load_whose_checkpoint_is_pruned_under_it_finds_the_newer(checkpoints: Checkpoints) -> None:
+    checkpoints.save(ROOM, 1, b"1")
+    with checkpoints.beside() as other:
+        epochs = count(2)
+
+        def meddle(operation: str, name: str) -> None:
+            if operation == "get" and name.startswith("snapshots/") and not name.endswith("latest"):
+                checkpoints.objects.calm()
+                epoch = next(epochs)
+                other.save(ROOM, epoch, b"%d" % epoch)
+                checkpoints.remove(name)
+
+        checkpoints.objects.before = meddle
+        assert checkpoints.load(ROOM).data == b"2"
+        checkpoints.objects.before = meddle
+        assert checkpoints.stat(ROOM).epoch == 3
 
 
 # What is copied, moved back or put in another's place.
@@ -311,113 +326,3 @@ def test_a_fallback_over_a_damaged_pointer_begins_with_the_newest_that_is_there(
     assert not loaded.info.HasField("latest_epoch")
     with refused("EPOCH_TOO_OLD"):
         checkpoints.load(ROOM, fallback=True, min_epoch=3)
-
-
-# Keys.
-
-
-def test_a_rotation_leaves_all_readable(checkpoints: Checkpoints) -> None:
-    checkpoints.save(ROOM, 1, b"1")
-    checkpoints.hibernate(ROOM, b"sleeping")
-    old = checkpoints.keys.rotate()
-    assert checkpoints.load(ROOM).info.key_id == old.hex()
-    assert checkpoints.save(ROOM, 1, b"1").latest_epoch == 1
-    checkpoints.save(ROOM, 2, b"2")
-    for _ in range(2):
-        assert [checkpoints.load(ROOM, epoch=epoch).data for epoch in (1, 2)] == [b"1", b"2"]
-        assert checkpoints.restore(ROOM).data == b"sleeping"
-        checkpoints.restart()
-    new = checkpoints.keys.ring.signing.id.hex()
-    assert [entry.checkpoint.key_id for entry in checkpoints.listed(ROOM)] == [old.hex(), new]
-
-
-def _retire(checkpoints: Checkpoints, key_id: bytes) -> None:
-    checkpoints.keys.ring = checkpoints.keys.ring.retired(key_id)
-
-
-def _drop(checkpoints: Checkpoints, key_id: bytes) -> None:
-    ring = checkpoints.keys.ring
-    checkpoints.keys.ring = replace(ring, keys=tuple(key for key in ring.keys if key.id != key_id))
-
-
-LOSSES = {"retired": _retire, "unknown": _drop}
-Lose = Callable[[Checkpoints, bytes], None]
-
-
-@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
-def test_a_key_that_is_not_available_is_never_taken_for_damage(checkpoints: Checkpoints, lose: Lose) -> None:
-    checkpoints.save(ROOM, 1, b"1")
-    checkpoints.hibernate(ROOM, b"sleeping")
-    there = checkpoints.names()
-    old = checkpoints.keys.rotate()
-    lose(checkpoints, old)
-    for _ in range(2):
-        for call in (
-            lambda: checkpoints.load(ROOM),
-            lambda: checkpoints.load(ROOM, epoch=1),
-            lambda: checkpoints.load(ROOM, fallback=True),
-            lambda: checkpoints.stat(ROOM),
-            lambda: checkpoints.save(ROOM, 1, b"1"),
-            lambda: checkpoints.save(ROOM, 2, b"2", if_latest_epoch=1),
-            lambda: checkpoints.save(ROOM, 2, b"2", if_latest_epoch=1, replace_damaged_pointer=True),
-            lambda: checkpoints.prune(ROOM),
-            lambda: checkpoints.delete_room(ROOM),
-            lambda: checkpoints.restore(ROOM),
-            lambda: checkpoints.hibernate(ROOM, create_only=True),
-            lambda: checkpoints.confirm(ROOM, "etag", bytes(32)),
-        ):
-            with refused("SEAL_KEY_UNAVAILABLE", "FAILED_PRECONDITION") as refusal:
-                call()
-            assert refusal.names["key_id"] == old.hex()
-        checkpoints.restart()
-    assert checkpoints.names() == there
-
-
-@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
-def test_a_key_that_is_not_available_ends_a_fallback_walk(checkpoints: Checkpoints, lose: Lose) -> None:
-    checkpoints.save(ROOM, 1, b"1")
-    first = checkpoints.keys.rotate()
-    checkpoints.save(ROOM, 2, b"2")
-    second = checkpoints.keys.rotate()
-    checkpoints.save(ROOM, 3, b"3")
-    checkpoints.flip(epoch_name(ROOM, 3))
-    assert checkpoints.load(ROOM, fallback=True).data == b"2"
-    lose(checkpoints, second)
-    with refused("SEAL_KEY_UNAVAILABLE", "FAILED_PRECONDITION") as refusal:
-        checkpoints.load(ROOM, fallback=True)
-    assert refusal.names["key_id"] == second.hex()
-    assert first != second
-
-
-def test_a_key_with_the_right_id_and_another_secret_opens_nothing(checkpoints: Checkpoints) -> None:
-    checkpoints.save(ROOM, 1, b"1")
-    ring = checkpoints.keys.ring
-    wrong = replace(ring.signing, secret=bytes(32))
-    checkpoints.keys.ring = replace(ring, keys=(wrong,))
-    with refused("POINTER_INVALID", "DATA_LOSS"):
-        checkpoints.load(ROOM)
-    with refused("SEAL_INVALID", "DATA_LOSS"):
-        checkpoints.load(ROOM, epoch=1)
-    with refused("POINTER_INVALID", "DATA_LOSS"):
-        checkpoints.save(ROOM, 2, b"2")
-    assert checkpoints.epochs(ROOM) == [1]
-    assert checkpoints.save(ROOM, 2, b"2", replace_damaged_pointer=True).pointer_moved
-    assert checkpoints.save(ROOM, 1, b"1").outcome == DAMAGED
-
-
-def test_a_load_whose_checkpoint_is_pruned_under_it_finds_the_newer(checkpoints: Checkpoints) -> None:
-    checkpoints.save(ROOM, 1, b"1")
-    with checkpoints.beside() as other:
-        epochs = count(2)
-
-        def meddle(operation: str, name: str) -> None:
-            if operation == "get" and name.startswith("snapshots/") and not name.endswith("latest"):
-                checkpoints.objects.calm()
-                epoch = next(epochs)
-                other.save(ROOM, epoch, b"%d" % epoch)
-                checkpoints.remove(name)
-
-        checkpoints.objects.before = meddle
-        assert checkpoints.load(ROOM).data == b"2"
-        checkpoints.objects.before = meddle
-        assert checkpoints.stat(ROOM).epoch == 3

@@ -2,13 +2,9 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
-from itertools import count
 
 import pytest
 
-from holdfast_server.checkpoints.housekeeping import Housekeeping
-from holdfast_server.checkpoints.removal import Retention
 from holdfast_server.errors import Reason, Unavailable
 from tests.support.any_checkpoints import (
     STORED,
@@ -22,6 +18,7 @@ from tests.support.meddled_store import once
 
 ROOM = "arena"
 HOUR = 3600
+YEARS_10_000 = 315_576_000_000
 
 
 def ten(checkpoints: Checkpoints, room: str = ROOM) -> None:
@@ -50,6 +47,34 @@ def test_what_is_young_is_kept_whatever_its_number(checkpoints: Checkpoints) -> 
     checkpoints.objects.clock_ahead = timedelta(hours=1)
     assert checkpoints.prune(ROOM, keep_last=4, older_than=HOUR - 60)[-1].deleted == 6
     assert checkpoints.epochs(ROOM) == [6, 7, 8, 9]
+
+
+def test_what_is_old_beyond_all_measure_is_counted_with(checkpoints: Checkpoints) -> None:
+    for epoch in range(3):
+        checkpoints.save(ROOM, epoch)
+    checkpoints.objects.clock_ahead = timedelta(hours=1)
+    for room in (ROOM, ""):
+        assert checkpoints.prune(room, older_than=YEARS_10_000)[-1].deleted == 0
+        with refused("INVALID_RETENTION", "INVALID_ARGUMENT"):
+            checkpoints.prune(room, older_than=-YEARS_10_000)
+
+
+@pytest.mark.parametrize("damaged", [(3, 4), (2, 3, 4), (1, 3)], ids=str)
+def test_damaged_checkpoints_do_not_count_among_those_that_are_kept(
+    checkpoints: Checkpoints, damaged: tuple[int, ...]
+) -> None:
+    for epoch in range(7):
+        checkpoints.save(ROOM, epoch, b"data")
+    for epoch in damaged:
+        checkpoints.flip(epoch_name(ROOM, epoch))
+    checkpoints.objects.clock_ahead = timedelta(hours=1)
+    checkpoints.prune(ROOM, keep_last=3)
+    oldest = sorted(set(range(7)) - set(damaged))[-3]
+    assert checkpoints.epochs(ROOM) == list(range(oldest, 7))
+    for epoch in (5, 6):
+        if epoch not in damaged:
+            checkpoints.flip(epoch_name(ROOM, epoch))
+    assert checkpoints.load(ROOM, fallback=True).info.epoch == oldest
 
 
 def test_neither_the_latest_nor_what_is_above_it_is_deleted(checkpoints: Checkpoints) -> None:
@@ -299,63 +324,3 @@ def test_a_watermark_of_a_deleted_room_is_no_damage_to_other_servers(checkpoints
         with refused("ROOM_NOT_FOUND", "NOT_FOUND"):
             other.load(ROOM)
         assert other.save(ROOM, 6).pointer_moved
-
-
-# Housekeeping.
-
-
-def housekeeping(checkpoints: Checkpoints, retention: Retention | None, tombstone_seconds: float) -> Housekeeping:
-    return Housekeeping(
-        checkpoints.store,
-        retention=retention,
-        interval_seconds=HOUR,
-        tombstone_seconds=tombstone_seconds,
-        clock=partial(next, count(0, 24 * HOUR)),  # it looks for tombstones once in a while
-    )
-
-
-def test_housekeeping_prunes_and_removes_old_tombstones(checkpoints: Checkpoints, backend: str) -> None:
-    ten(checkpoints)
-    for room in ("gone", "slept"):
-        checkpoints.save(room, 1)
-    checkpoints.delete_room("gone")
-    snapshot = checkpoints.hibernate("slept", b"x")
-    checkpoints.confirm("slept", snapshot.etag, snapshot.sha256)
-    young = housekeeping(checkpoints, None, 2 * HOUR)
-    old = housekeeping(checkpoints, Retention(2, timedelta(minutes=1)), HOUR / 2)
-    there = checkpoints.names()
-    young.tidy()
-    assert checkpoints.names() == there
-    old.tidy()
-    assert checkpoints.epochs(ROOM) == [8, 9]
-    left = {pointer_name("gone"), snapshot_name("slept")} & set(checkpoints.names())
-    if backend == "minio":
-        assert len(left) == 2, "MinIO keeps no condition of a deletion, so they stay"
-        return
-    assert left == set()
-    assert checkpoints.save("gone", 0, b"anew").pointer_moved
-    assert checkpoints.load("slept").info.epoch == 1
-
-
-def test_a_tombstone_of_a_room_that_is_there_again_is_not_removed(checkpoints: Checkpoints) -> None:
-    checkpoints.save(ROOM, 1)
-    checkpoints.delete_room(ROOM)
-    checkpoints.save(ROOM, 2, b"2")
-    checkpoints.objects.clock_ahead = timedelta(hours=1)
-    assert checkpoints.store.removal.tidy_tombstones(timedelta(0)) == 0
-    assert checkpoints.load(ROOM).data == b"2"
-
-
-def test_a_tombstone_that_is_replaced_while_it_is_removed_stays_replaced(checkpoints: Checkpoints) -> None:
-    checkpoints.save(ROOM, 1)
-    checkpoints.delete_room(ROOM)
-    checkpoints.objects.clock_ahead = timedelta(hours=1)
-    with checkpoints.beside() as other:
-
-        def meddle(operation: str, _name: str) -> None:
-            if operation == "delete":
-                other.save(ROOM, 2, b"2")
-
-        checkpoints.objects.before = meddle
-        assert checkpoints.store.removal.tidy_tombstones(timedelta(0)) == 0
-    assert checkpoints.load(ROOM).data == b"2"

@@ -16,7 +16,7 @@ from holdfast_server.errors import HoldfastError
 from holdfast_server.objects.memory import MemoryStore
 from holdfast_server.workers import Workers
 from tests.support.checkpoint_stores import checkpoint_store, confirm, hibernate, load, restore, save
-from tests.support.failing_store import FailingStore
+from tests.support.meddled_store import MeddledStore
 from tests.support.s3_stores import OpenedStore
 from tests.support.samples import MIB, sample
 
@@ -25,9 +25,9 @@ DATA = sample(3 * MIB)
 
 
 @pytest.fixture
-def objects() -> FailingStore:
+def objects() -> MeddledStore:
     """A backend that counts."""
-    return FailingStore(MemoryStore())
+    return MeddledStore(MemoryStore())
 
 
 @pytest.fixture
@@ -39,19 +39,19 @@ def workers() -> Iterator[Workers]:
 
 
 @pytest.fixture
-def store(objects: FailingStore, workers: Workers) -> CheckpointStore:
+def store(objects: MeddledStore, workers: Workers) -> CheckpointStore:
     """A store on it that knows of nothing yet."""
     return checkpoint_store(objects, workers)
 
 
 def test_the_first_save_of_a_room_is_two_puts_and_a_look_at_what_is_there(
-    objects: FailingStore, store: CheckpointStore
+    objects: MeddledStore, store: CheckpointStore
 ) -> None:
     with objects.costing(get=1, list=1, put=2):
         save(store, ROOM, 1, DATA)
 
 
-def test_a_save_is_two_puts_and_nothing_else(objects: FailingStore, store: CheckpointStore) -> None:
+def test_a_save_is_two_puts_and_nothing_else(objects: MeddledStore, store: CheckpointStore) -> None:
     save(store, ROOM, 1, DATA)
     for epoch in range(2, 10):
         with objects.costing(put=2):
@@ -59,7 +59,7 @@ def test_a_save_is_two_puts_and_nothing_else(objects: FailingStore, store: Check
 
 
 def test_the_first_save_after_a_load_is_two_puts(
-    objects: FailingStore, store: CheckpointStore, workers: Workers
+    objects: MeddledStore, store: CheckpointStore, workers: Workers
 ) -> None:
     save(store, ROOM, 1, DATA)
     restarted = checkpoint_store(objects, workers)
@@ -68,20 +68,20 @@ def test_the_first_save_after_a_load_is_two_puts(
         save(restarted, ROOM, 2, DATA)
 
 
-def test_a_save_with_an_expected_epoch_looks_at_the_pointer(objects: FailingStore, store: CheckpointStore) -> None:
+def test_a_save_with_an_expected_epoch_looks_at_the_pointer(objects: MeddledStore, store: CheckpointStore) -> None:
     save(store, ROOM, 1, DATA)
     with objects.costing(get=1, put=2):
         save(store, ROOM, 2, DATA, if_latest_epoch=1)
 
 
-def test_a_late_save_is_one_put_and_a_look_at_the_pointer(objects: FailingStore, store: CheckpointStore) -> None:
+def test_a_late_save_is_one_put_and_a_look_at_the_pointer(objects: MeddledStore, store: CheckpointStore) -> None:
     save(store, ROOM, 10, DATA)
     with objects.costing(put=1, get=1):  # the room may have been deleted elsewhere
         save(store, ROOM, 9, DATA)
 
 
 def test_a_save_after_another_server_moved_the_pointer_is_a_put_and_a_look_more(
-    objects: FailingStore, store: CheckpointStore, workers: Workers
+    objects: MeddledStore, store: CheckpointStore, workers: Workers
 ) -> None:
     save(store, ROOM, 1, DATA)
     save(checkpoint_store(objects, workers), ROOM, 2, DATA)
@@ -91,13 +91,13 @@ def test_a_save_after_another_server_moved_the_pointer_is_a_put_and_a_look_more(
         save(store, ROOM, 4, DATA)
 
 
-def test_a_repeated_save_reads_what_is_there(objects: FailingStore, store: CheckpointStore) -> None:
+def test_a_repeated_save_reads_what_is_there(objects: MeddledStore, store: CheckpointStore) -> None:
     save(store, ROOM, 1, b"x")
     with objects.costing(put=1, get=2):
         save(store, ROOM, 1, b"x")
 
 
-def test_a_load_reads_pointer_checkpoint_and_one_list(objects: FailingStore, store: CheckpointStore) -> None:
+def test_a_load_reads_pointer_checkpoint_and_one_list(objects: MeddledStore, store: CheckpointStore) -> None:
     for epoch in range(300):
         save(store, ROOM, epoch, b"x")
     objects.bytes_read = 0
@@ -107,14 +107,14 @@ def test_a_load_reads_pointer_checkpoint_and_one_list(objects: FailingStore, sto
     assert objects.bytes_read < 3 * 2 * MAX_FOOTER_BYTES
 
 
-def test_a_load_reads_no_byte_twice(objects: FailingStore, store: CheckpointStore) -> None:
+def test_a_load_reads_no_byte_twice(objects: MeddledStore, store: CheckpointStore) -> None:
     save(store, ROOM, 1, DATA)
     objects.bytes_read = 0
     load(store, ROOM)
     assert objects.bytes_read < len(DATA) + 2 * MAX_FOOTER_BYTES
 
 
-def test_stats_and_lists_read_the_ends_alone(objects: FailingStore, store: CheckpointStore) -> None:
+def test_stats_and_lists_read_the_ends_alone(objects: MeddledStore, store: CheckpointStore) -> None:
     for epoch in range(30):
         save(store, ROOM, epoch, sample(MIB))
     objects.bytes_read = 0
@@ -128,7 +128,7 @@ def test_stats_and_lists_read_the_ends_alone(objects: FailingStore, store: Check
     assert objects.bytes_read <= 30 * MAX_FOOTER_BYTES
 
 
-def test_a_list_of_rooms_reads_each_pointer_once(objects: FailingStore, store: CheckpointStore) -> None:
+def test_a_list_of_rooms_reads_each_pointer_once(objects: MeddledStore, store: CheckpointStore) -> None:
     rooms = [RoomId(f"arena/{number}") for number in range(50)]
     for room in rooms:
         save(store, room, 1, b"x")
@@ -138,7 +138,7 @@ def test_a_list_of_rooms_reads_each_pointer_once(objects: FailingStore, store: C
 
 
 def test_a_room_of_thousands_of_epochs_costs_a_list_of_rooms_one_list_more(
-    objects: FailingStore, store: CheckpointStore
+    objects: MeddledStore, store: CheckpointStore
 ) -> None:
     many = RoomId("many")
     for epoch in range(5_000):
@@ -153,7 +153,7 @@ def test_a_room_of_thousands_of_epochs_costs_a_list_of_rooms_one_list_more(
 
 
 def test_pruning_reads_the_latest_and_the_footers_of_what_it_keeps(
-    objects: FailingStore, store: CheckpointStore
+    objects: MeddledStore, store: CheckpointStore
 ) -> None:
     for epoch in range(20):
         save(store, ROOM, epoch, sample(MIB))
@@ -167,7 +167,7 @@ def test_pruning_reads_the_latest_and_the_footers_of_what_it_keeps(
 
 
 def test_hibernating_is_one_put_and_restoring_a_large_snapshot_two_gets(
-    objects: FailingStore, store: CheckpointStore
+    objects: MeddledStore, store: CheckpointStore
 ) -> None:
     with objects.costing(put=1):
         hibernate(store, ROOM, DATA)
@@ -179,7 +179,7 @@ def test_hibernating_is_one_put_and_restoring_a_large_snapshot_two_gets(
     assert objects.bytes_read <= MAX_FOOTER_BYTES
 
 
-def test_a_refused_save_costs_no_more_than_one_that_is_done(objects: FailingStore, store: CheckpointStore) -> None:
+def test_a_refused_save_costs_no_more_than_one_that_is_done(objects: MeddledStore, store: CheckpointStore) -> None:
     save(store, ROOM, 1, DATA)
     with objects.costing(get=1), suppress(HoldfastError):
         save(store, ROOM, 2, DATA, if_latest_epoch=7)

@@ -28,7 +28,7 @@ from holdfast_server.objects.memory import MemoryStore
 from holdfast_server.workers import Workers
 from tests.support.checkpoint_calls import confirm, hibernate, hibernated, restore, stub_of
 from tests.support.checkpoint_stores import checkpoint_store, load, save
-from tests.support.failing_store import FailingStore
+from tests.support.meddled_store import MeddledStore
 from tests.support.s3_stores import fresh_bucket, s3_environment
 from tests.support.server_process import ServerProcess
 from tests.support.statuses import refusal_of
@@ -177,14 +177,14 @@ def test_a_save_below_the_tombstone_of_another_server_is_refused(objects: Object
 
 
 def test_of_a_tombstone_that_another_server_removed_nothing_is_left(objects: ObjectStore, workers: Workers) -> None:
-    clock = FailingStore(objects)
+    clock = MeddledStore(objects)
     one, other = checkpoint_store(clock, workers), checkpoint_store(clock, workers)
     save(one, ROOM, 5, b"data")
     list(one.delete_room(ROOM))
     with pytest.raises(NotFound):
         load(other, ROOM)  # as its housekeeping does
     lifetime = timedelta(seconds=DEFAULT_TOMBSTONE_SECONDS)
-    clock.ahead = lifetime + timedelta(seconds=60)
+    clock.clock_ahead = lifetime + timedelta(seconds=60)
     assert one.removal.tidy_tombstones(lifetime) == 1
     assert save(other, ROOM, 0, b"anew").pointer_moved
     for store in (one, other):

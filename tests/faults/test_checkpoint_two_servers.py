@@ -28,7 +28,7 @@ from holdfast_server.objects.spool import Spool
 from holdfast_server.workers import Workers
 from tests.support import checkpoint_calls
 from tests.support.checkpoint_stores import RING, checkpoint_store, hibernate, load, restore, save
-from tests.support.meddled_store import MeddledStore
+from tests.support.meddled_store import MeddledStore, meanwhile
 from tests.support.s3_stores import fresh_bucket, s3_environment
 from tests.support.samples import MIB
 from tests.support.server_process import ServerProcess
@@ -76,17 +76,6 @@ def _seconds(objects: MeddledStore) -> float:
 def pointer_of(objects: MeddledStore) -> bytes:
     with objects.inner.get(ROOM.pointer_key) as reader:
         return b"".join(chunk.data for chunk in reader)
-
-
-def before(operation: str, ending: str, work: Callable[[], object]) -> Callable[[str, str], None]:
-    """Return what does the work before the next such operation on a name with this ending."""
-    left = [work]
-
-    def meddle(done: str, name: str) -> None:
-        if done == operation and name.endswith(ending) and left:
-            left.pop()()
-
-    return meddle
 
 
 # A room that was deleted elsewhere.
@@ -184,7 +173,7 @@ def test_two_who_replace_a_damaged_pointer_do_not_set_each_other_back(
     def replace() -> None:
         assert save(other, ROOM, 12, b"twelve", replace_damaged_pointer=True).pointer_moved
 
-    objects.before = before("put", ROOM.epoch_key(11).text, replace)  # while the bytes come
+    objects.before = meanwhile("put", ROOM.epoch_key(11).text, replace)  # while the bytes come
     with pytest.raises(ConcurrentModification):
         save(one, ROOM, 11, b"eleven", replace_damaged_pointer=True)
     for each in (one, other, server()):

@@ -21,17 +21,14 @@ from tests.support.any_checkpoints import (
     refused,
     snapshot_name,
 )
+from tests.support.failing_store import Killed
 from tests.support.legacy_forms import flat, legacy_keys, migrate, reading_legacy, room_of, tagged
-from tests.support.meddled_store import MeddledStore
+from tests.support.meddled_store import MeddledStore, meanwhile
 from tests.support.transfers import put_all
 
 EPOCHS = {1: b"one", 2: b"two", 3: b"three"}
 OBJECTS = room_of("a", EPOCHS) | room_of("b", {7: b""}) | flat("sleeper", b"zzz") | flat("other", b"hmm")
 WRITES = {"put", "delete"}
-
-
-class Killed(BaseException):
-    pass
 
 
 class Place:
@@ -52,13 +49,7 @@ class Place:
 
     def when(self, operation: str, name: str, act: Callable[[], object]) -> None:
         """Do something once, just before the migration does this."""
-
-        def before(found: str, at: str) -> None:
-            if (found, at) == (operation, name):
-                self.objects.before = lambda _operation, _name: None
-                act()
-
-        self.objects.before = before
+        self.objects.before = meanwhile(operation, name, act)
 
     def check(self, *, legacy: bool) -> None:
         """Check that all of it is there for a server that has seen nothing."""

@@ -437,3 +437,8 @@ def pointer_name(room: str) -> str:
 def snapshot_name(room: str) -> str:
     """Say where the snapshot of a room lies whose name is short."""
     return "hibernated/" + room.replace("%", "%25").replace("/", "%2F")
+
+
+def footer_of(data: bytes | bytearray) -> int:
+    """Return where the footer of sealed bytes begins."""
+    return len(data) - int.from_bytes(data[-12:-8], "little")

@@ -208,7 +208,7 @@ class ATombstonesRemoval(Scenario):
     def prepare(self, stage: Stage) -> None:
         super().prepare(stage)
         list(stage.store.delete_room(ROOM))
-        stage.failing.ahead = 2 * LIFETIME
+        stage.failing.clock_ahead = 2 * LIFETIME
 
     def do(self, store: CheckpointStore, _prepared: Any) -> None:
         store.removal.tidy_tombstones(LIFETIME)

@@ -3,8 +3,8 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from holdfast_server.errors import HoldfastError, Reason, Unavailable
 from holdfast_server.objects.base import (
@@ -20,20 +20,26 @@ from holdfast_server.objects.base import (
     ObjectReader,
     ObjectStore,
 )
-from holdfast_server.objects.body import Body
+from holdfast_server.objects.body import Body, Chunk
 from holdfast_server.objects.conditions import Condition
 from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import Range
 
-T = TypeVar("T")
+Meddle = Callable[[str, str], None]
+"""Is given an operation and the name that it is about: a prefix for a list, the target for a copy."""
+
+
+def nothing(_operation: str, _name: str) -> None:
+    """Let it pass."""
 
 
 class MeddledStore(ObjectStore):
-    """Passes all on to `inner`.
+    """Passes all on to `inner`, and counts it.
 
     `before` and `after` are called with each operation and its name, and may raise: `after` when it is done, and only
-    if it succeeded. Both may call the store again, which is not meddled with.
+    if it succeeded. Both may call the store again, which is not meddled with. A list begins when its first item is
+    asked for, and is done when there are no more.
     """
 
     def __init__(self, inner: ObjectStore) -> None:
@@ -43,19 +49,30 @@ class MeddledStore(ObjectStore):
     def calm(self) -> None:
         """Meddle no more, and count from zero."""
         self.calls: Counter[str] = Counter()
-        self.before: Callable[[str, str], None] = lambda _operation, _name: None
-        self.after: Callable[[str, str], None] = lambda _operation, _name: None
+        """How many operations there were, by name."""
+        self.entries_listed = 0
+        self.bytes_read = 0
+        self.before: Meddle = nothing
+        self.after: Meddle = nothing
         self.clock_ahead = timedelta(0)
+        """How far its clock is ahead of the objects' times."""
         self._meddling = threading.local()
 
-    def _do(self, operation: str, name: str, work: Callable[[], T]) -> T:
+    @contextmanager
+    def costing(self, **expected: int) -> Iterator[None]:
+        """Check which operations the block takes, and that there are no others."""
+        before = self.calls.copy()
+        yield
+        assert dict(self.calls - before) == expected
+
+    @contextmanager
+    def _operation(self, operation: str, name: str) -> Iterator[None]:
         self.calls[operation] += 1
         self._meddle(self.before, operation, name)
-        result = work()
+        yield
         self._meddle(self.after, operation, name)
-        return result
 
-    def _meddle(self, meddle: Callable[[str, str], None], operation: str, name: str) -> None:
+    def _meddle(self, meddle: Meddle, operation: str, name: str) -> None:
         if getattr(self._meddling, "is_at_it", False):
             return
         self._meddling.is_at_it = True
@@ -81,29 +98,30 @@ class MeddledStore(ObjectStore):
         condition: Condition = OVERWRITE,
         attributes: Attributes = NO_ATTRIBUTES,
     ) -> ObjectInfo:
-        return self._do(
-            "put", str(name), lambda: self.inner.put(name, body, condition=condition, attributes=attributes)
-        )
+        with self._operation("put", str(name)):
+            return self.inner.put(name, body, condition=condition, attributes=attributes)
 
     def get(self, key: ObjectKey, wanted: Range = WHOLE, *, condition: Condition = OVERWRITE) -> ObjectReader:
-        return self._do("get", key.text, lambda: self.inner.get(key, wanted, condition=condition))
+        with self._operation("get", key.text):
+            return _CountedReader(self, self.inner.get(key, wanted, condition=condition))
 
     def stat(self, key: ObjectKey) -> ObjectInfo:
-        return self._do("stat", key.text, lambda: self.inner.stat(key))
+        with self._operation("stat", key.text):
+            return self.inner.stat(key)
 
     def stat_many(self, keys: Sequence[ObjectKey]) -> "list[ObjectInfo | HoldfastError | None]":
-        return self._do("stat_many", "", lambda: self.inner.stat_many(keys))
+        with self._operation("stat_many", ""):
+            return self.inner.stat_many(keys)
 
     def delete(self, key: ObjectKey, *, condition: Condition = OVERWRITE) -> bool:
-        return self._do("delete", key.text, lambda: self.inner.delete(key, condition=condition))
+        with self._operation("delete", key.text):
+            return self.inner.delete(key, condition=condition)
 
     def list(self, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
-        return self._do("list", query.prefix, lambda: self._counted(self.inner.list(query)))
-
-    def _counted(self, items: Iterator[Entry | CommonPrefix]) -> Iterator[Entry | CommonPrefix]:
-        for item in items:
-            self.calls["listed"] += 1
-            yield item
+        with self._operation("list", query.prefix):
+            for item in self.inner.list(query):
+                self.entries_listed += 1
+                yield item
 
     def copy(
         self,
@@ -114,19 +132,46 @@ class MeddledStore(ObjectStore):
         source_condition: Condition = OVERWRITE,
         attributes: Attributes | None = None,
     ) -> ObjectInfo:
-        raise NotImplementedError("checkpoints are never copied")
+        with self._operation("copy", target.text):
+            return self.inner.copy(
+                source, target, condition=condition, source_condition=source_condition, attributes=attributes
+            )
 
     def close(self) -> None:
         self.inner.close()
 
 
-def once(operation: str, ending: str) -> Callable[[str, str], None]:
-    """Return what fails the next such operation on a name with this ending, and only that."""
-    left = [1]
+class _CountedReader(ObjectReader):
+    def __init__(self, counter: MeddledStore, reader: ObjectReader) -> None:
+        self.info = reader.info
+        self.extent = reader.extent
+        self._counter = counter
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunk in self._reader:
+            self._counter.bytes_read += len(chunk.data)
+            yield chunk
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def meanwhile(operation: str, ending: str, work: Callable[[], object]) -> Meddle:
+    """Return what does the work at the next such operation on a name with this ending, and only then."""
+    left = [work]
 
     def meddle(done: str, name: str) -> None:
         if done == operation and name.endswith(ending) and left:
-            left.pop()
-            raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the backend is away")
+            left.pop()()
 
     return meddle
+
+
+def once(operation: str, ending: str) -> Meddle:
+    """Return what fails the next such operation on a name with this ending, and only that."""
+
+    def fail() -> None:
+        raise Unavailable(Reason.BACKEND_UNAVAILABLE, "the backend is away")
+
+    return meanwhile(operation, ending, fail)

@@ -18,26 +18,26 @@ from holdfast_server.errors import (
 from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.body import Body, Chunk
 from holdfast_server.objects.conditions import CreateOnly, IfMatch
-from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.measured import MeasuredStore, ObjectMetrics
 from holdfast_server.objects.memory import MemoryStore
 from holdfast_server.objects.ranges import ByteRange
+from tests.support.meddled_store import MeddledStore, meanwhile
 
 KEY = ObjectKey("key")
 MISSING = ObjectKey("missing")
 ABSENT_ETAG = IfMatch("an etag that nothing has")
 
 
-class FailingStore(MemoryStore):
-    """Fails every stat."""
+def failing(error: Exception) -> MeddledStore:
+    """Return a store of which the first stat fails."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self._error = error
+    def fail() -> None:
+        raise error
 
-    def stat(self, key: ObjectKey) -> ObjectInfo:
-        raise self._error
+    store = MeddledStore(MemoryStore())
+    store.before = meanwhile("stat", "", fail)
+    return store
 
 
 class StreamBroke(Exception):
@@ -77,7 +77,7 @@ def interrupted(error: Exception) -> Body:
     ids=lambda error: type(error).__name__,
 )
 def test_what_an_operator_has_to_mend_counts_as_failed(error: Exception) -> None:
-    assert outcomes(FailingStore(error), lambda store: store.stat(KEY)) == {("stat", "failed"): 1}
+    assert outcomes(failing(error), lambda store: store.stat(KEY)) == {("stat", "failed"): 1}
 
 
 GAVE_UP = [Cancelled(), DeadlineExceeded("too late")]
@@ -85,7 +85,7 @@ GAVE_UP = [Cancelled(), DeadlineExceeded("too late")]
 
 @pytest.mark.parametrize("error", GAVE_UP, ids=lambda error: type(error).__name__)
 def test_a_caller_that_gave_up_is_nobodys_failure(error: Exception) -> None:
-    assert outcomes(FailingStore(error), lambda store: store.stat(KEY)) == {("stat", "cancelled"): 1}
+    assert outcomes(failing(error), lambda store: store.stat(KEY)) == {("stat", "cancelled"): 1}
 
 
 @pytest.mark.parametrize("error", [*GAVE_UP, StreamBroke()], ids=lambda error: type(error).__name__)

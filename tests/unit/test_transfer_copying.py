@@ -4,29 +4,18 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from holdfast_server.errors import StorageFull
 from holdfast_server.objects.base import (
-    NO_ATTRIBUTES,
-    OVERWRITE,
-    WHOLE,
-    CommonPrefix,
     Description,
-    Entry,
-    ListQuery,
-    NamedByContent,
-    ObjectReader,
     ObjectStore,
 )
-from holdfast_server.objects.body import Body
-from holdfast_server.objects.conditions import Condition
-from holdfast_server.objects.info import Attributes, ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.memory import MemoryStore
-from holdfast_server.objects.ranges import Range
 from holdfast_server.transfer.copying import Copying
 from holdfast_server.transfer.flatfs import FlatfsImport, Keys, opened_flatfs
 from holdfast_server.transfer.incoming import Incoming
@@ -34,6 +23,7 @@ from holdfast_server.transfer.outcome import Done, Outcome
 from holdfast_server.transfer.outgoing import Outgoing
 from holdfast_server.transfer.shellcade import ShellcadeExport, made_shellcade
 from holdfast_server.transfer.work import Stopped, work_off
+from tests.support.meddled_store import MeddledStore, meanwhile
 from tests.support.samples import MIB, sample
 from tests.support.transfers import data_store, files_in, flatfs_path, objects_of, put_all, write_flatfs
 
@@ -45,44 +35,16 @@ class Nothing:
         return False
 
 
-class Watched(MemoryStore):
-    """A memory store that counts what is asked of it."""
+def full() -> MeddledStore:
+    """Return a memory store that has no room from its third put on."""
+    store, puts = MeddledStore(MemoryStore()), count(1)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.stats = 0
-        self.puts = 0
-
-    def stat(self, key: ObjectKey) -> ObjectInfo:
-        self.stats += 1
-        return super().stat(key)
-
-    def put(
-        self,
-        name: ObjectKey | NamedByContent,
-        body: Body,
-        *,
-        condition: Condition = OVERWRITE,
-        attributes: Attributes = NO_ATTRIBUTES,
-    ) -> ObjectInfo:
-        self.puts += 1
-        return super().put(name, body, condition=condition, attributes=attributes)
-
-
-class Full(Watched):
-    """One that has no room from its third put on."""
-
-    def put(
-        self,
-        name: ObjectKey | NamedByContent,
-        body: Body,
-        *,
-        condition: Condition = OVERWRITE,
-        attributes: Attributes = NO_ATTRIBUTES,
-    ) -> ObjectInfo:
-        if self.puts >= 2:
+    def meddle(operation: str, _name: str) -> None:
+        if operation == "put" and next(puts) > 2:
             raise StorageFull("there is no room left")
-        return super().put(name, body, condition=condition, attributes=attributes)
+
+    store.before = meddle
+    return store
 
 
 def copy(source: ObjectStore, target: ObjectStore, told: list[Done], jobs: int = 4) -> None:
@@ -94,32 +56,24 @@ def outcomes(told: list[Done]) -> list[Outcome]:
 
 
 def test_only_what_both_have_in_one_size_is_asked_about() -> None:
-    source, target = Watched(), Watched()
+    source, target = MeddledStore(MemoryStore()), MeddledStore(MemoryStore())
     put_all(source, {"a": b"1", "b": b"2", "c": b"333", "d": b"4"})
     put_all(target, {"b": b"2", "c": b"3", "e": b"5"})
     told: list[Done] = []
     copy(source, target, told)
     assert outcomes(told) == [Outcome.COPIED, Outcome.PRESENT, Outcome.REPLACED, Outcome.COPIED]
-    assert (source.stats, target.stats) == (1, 1)
+    assert (source.calls["stat"], target.calls["stat"]) == (1, 1)
 
 
-class Hiding(MemoryStore):
-    """A memory store that says of itself that its lists hide nested keys, and counts the lists."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lists = 0
+class Hiding(MeddledStore):
+    """Says of itself that its lists hide nested keys."""
 
     def describe(self) -> Description:
         return replace(super().describe(), nested_keys=False)
 
-    def list(self, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
-        self.lists += 1
-        return super().list(query)
-
 
 def test_what_lies_below_a_new_key_is_asked_for_only_where_the_lists_leave_it_open() -> None:
-    source, target = MemoryStore(), Hiding()
+    source, target = MemoryStore(), Hiding(MemoryStore())
     put_all(source, {"a": b"1", "b": b"1", "c": b"1", "d": b"1", "e": b"1", "z": b"1"})
     put_all(target, {"a!": b"2", "a/b": b"2", "b/c": b"2", "c!": b"2", "d0": b"2", "e": b"2", "e!": b"2"})
     told: list[Done] = []
@@ -133,25 +87,21 @@ def test_what_lies_below_a_new_key_is_asked_for_only_where_the_lists_leave_it_op
         "e": replaced,
         "z": copied,
     }
-    assert target.lists == 3  # of all, below `a` and below `c`
+    assert target.calls["list"] == 3  # of all, below `a` and below `c`
 
 
 def test_an_object_that_the_target_lost_meanwhile_is_copied_when_it_is_verified() -> None:
-    class Losing(MemoryStore):
-        def get(self, key: ObjectKey, wanted: Range = WHOLE, *, condition: Condition = OVERWRITE) -> ObjectReader:
-            self.delete(key)
-            return super().get(key, wanted, condition=condition)
-
-    source, target = MemoryStore(), Losing()
+    source, target = MemoryStore(), MeddledStore(MemoryStore())
     for store in (source, target):
         put_all(store, {"a": b"1"})
+    target.before = meanwhile("get", "a", lambda: target.delete(ObjectKey("a")))
     (task,) = Copying(source, target, Nothing(), verify=True).tasks()
     assert task().outcome is Outcome.REPLACED
     assert target.stat(ObjectKey("a")).size_bytes == 1
 
 
 def test_a_full_target_ends_the_copy_at_once() -> None:
-    source, target = MemoryStore(), Full()
+    source, target = MemoryStore(), full()
     put_all(source, {f"k{number:04}": b"1" for number in range(1000)})
     told: list[Done] = []
     with pytest.raises(Stopped, match="there is no room left"):
@@ -221,7 +171,7 @@ def test_a_full_target_ends_an_import(tmp_path: Path) -> None:
     blobs = [b"%d" % number for number in range(200)]
     told: list[Done] = []
     with opened_flatfs(write_flatfs(tmp_path / "piri", *blobs)) as tree:
-        tasks = FlatfsImport(Incoming(tree, Full(), Nothing()), Keys()).tasks()
+        tasks = FlatfsImport(Incoming(tree, full(), Nothing()), Keys()).tasks()
         with pytest.raises(Stopped, match="there is no room left"):
             work_off(tasks, 2, told.append, lambda: False)
     assert outcomes(told) == [Outcome.COPIED, Outcome.COPIED]
