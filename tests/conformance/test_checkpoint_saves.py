@@ -19,7 +19,7 @@ from tests.support.any_checkpoints import (
     refused,
     tried,
 )
-from tests.support.meddled_store import once
+from tests.support.meddled_store import meanwhile, once
 from tests.support.samples import MIB, sample
 from tests.support.statuses import Refusal
 
@@ -102,6 +102,23 @@ def test_if_latest_epoch_refuses_a_save_on_top_of_another(checkpoints: Checkpoin
     with refused("CONCURRENT_MODIFICATION", "ABORTED"):
         checkpoints.save(ROOM, 3, b"3", if_latest_epoch=1)
     assert checkpoints.epochs(ROOM) == [1, 2]
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_if_latest_epoch_refuses_also_where_the_epoch_is_taken(checkpoints: Checkpoints, is_damaged: bool) -> None:
+    checkpoints.save(ROOM, 5)
+
+    def overtake() -> None:
+        with checkpoints.beside() as other:
+            other.save(ROOM, 6, b"theirs", if_latest_epoch=5)
+        if is_damaged:
+            checkpoints.put(epoch_name(ROOM, 6), b"damaged")
+
+    checkpoints.objects.before = meanwhile("put", epoch_name(ROOM, 6), overtake)
+    for _ in range(2):
+        with refused("CONCURRENT_MODIFICATION", "ABORTED") as refusal:
+            checkpoints.save(ROOM, 6, b"mine", if_latest_epoch=5)
+        assert refusal.names["latest_epoch"] == "6"
 
 
 def test_if_latest_epoch_looks_at_the_pointer_and_not_at_what_is_remembered(checkpoints: Checkpoints) -> None:

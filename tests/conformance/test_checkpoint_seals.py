@@ -10,6 +10,7 @@ import pytest
 from holdfast.v1 import checkpoint_store_pb2 as pb
 from tests.support.any_checkpoints import (
     DAMAGED,
+    STORED,
     Checkpoints,
     epoch_name,
     footer_of,
@@ -149,6 +150,50 @@ def test_a_snapshot_whose_key_is_retired_while_its_bytes_come_is_not_acknowledge
     checkpoints.objects.after = meanwhile("put", snapshot_name(ROOM), partial(replace_key, checkpoints))
     with refused("SEAL_KEY_UNAVAILABLE", "FAILED_PRECONDITION"):
         checkpoints.hibernate(ROOM, b"asleep")
+
+
+def test_a_key_that_is_retired_while_the_bytes_come_leaves_nothing_and_a_repeated_save_is_stored(
+    checkpoints: Checkpoints,
+) -> None:
+    checkpoints.save(ROOM, 1, b"one")
+    checkpoints.keys.rotate()
+    checkpoints.objects.before = meanwhile("put", epoch_name(ROOM, 2), partial(replace_key, checkpoints))
+    with refused("SEAL_KEY_UNAVAILABLE", "FAILED_PRECONDITION"):
+        checkpoints.save(ROOM, 2, b"two")
+    assert epoch_name(ROOM, 2) not in checkpoints.names()
+    assert checkpoints.save(ROOM, 2, b"two").outcome == STORED
+
+
+def test_a_key_that_is_retired_while_a_room_is_hibernated_leaves_the_snapshot_before(checkpoints: Checkpoints) -> None:
+    checkpoints.keys.rotate()
+    checkpoints.hibernate(ROOM, b"asleep")
+    checkpoints.keys.rotate()
+    retired = checkpoints.keys.ring.signing.id
+
+    def retire() -> None:
+        checkpoints.keys.rotate()
+        _retire(checkpoints, retired)
+
+    checkpoints.objects.before = meanwhile("put", snapshot_name(ROOM), retire)
+    with refused("SEAL_KEY_UNAVAILABLE", "FAILED_PRECONDITION"):
+        checkpoints.hibernate(ROOM, b"asleep again")
+    assert checkpoints.restore(ROOM).data == b"asleep"
+
+
+@pytest.mark.parametrize("reason", ["SEAL_KEY_UNAVAILABLE", "SEAL_TOO_NEW"])
+def test_an_epoch_that_cannot_be_read_does_not_stop_its_room(checkpoints: Checkpoints, reason: str) -> None:
+    checkpoints.save("other", 8, b"left by a save that broke off")
+    replace_key(checkpoints)
+    checkpoints.save(ROOM, 7, b"seven")
+    left = checkpoints.stored(epoch_name("other", 8))
+    checkpoints.put(epoch_name(ROOM, 8), newer(left) if reason == "SEAL_TOO_NEW" else left)
+    for _ in range(2):
+        with refused(reason, "FAILED_PRECONDITION") as refusal:
+            checkpoints.save(ROOM, 8, b"eight")
+    next_epoch = int(refusal.names["next_epoch"])
+    assert next_epoch == 9
+    assert checkpoints.save(ROOM, next_epoch, b"eight").outcome == STORED
+    assert checkpoints.load(ROOM).data == b"eight"
 
 
 # The form.

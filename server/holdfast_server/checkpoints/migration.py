@@ -239,6 +239,5 @@ class Migration:
                 self._moved(len(chunk.data))
 
         upload = Body(parts(), Declared(payload.size_bytes, payload.sha256))
-        signing = self._keys.ring.signing
-        sealing = Sealing(upload, signing, purpose, subject, info.update_time, encrypt=self._plan.encrypt)
+        sealing = Sealing(upload, self._keys, purpose, subject, info.update_time, encrypt=self._plan.encrypt)
         self._objects.put(key, sealing.body, condition=condition)

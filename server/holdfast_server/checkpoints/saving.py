@@ -22,6 +22,8 @@ from holdfast_server.errors import (
     IntegrityFailed,
     InvalidArgument,
     Reason,
+    SealKeyUnavailable,
+    SealTooNew,
 )
 from holdfast_server.objects.base import ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import Body, Chunk, Declared, Digests
@@ -65,9 +67,9 @@ class Saving:
             return self._save(place, upload, options)
 
     def _save(self, place: "_Place", upload: Body, options: SaveOptions) -> Saved:
-        key, room, epoch = self._keys.ring.signing, place.room, place.epoch
+        room, epoch = place.room, place.epoch
         subject = Subject(room.text, epoch, options.writer_id, options.metadata)
-        sealing = Sealing(upload, key, Purpose.CHECKPOINT, subject, self._clock(), encrypt=self._encrypt)
+        sealing = Sealing(upload, self._keys, Purpose.CHECKPOINT, subject, self._clock(), encrypt=self._encrypt)
         try:
             info = self._objects.put(room.epoch_key(epoch), sealing.body, condition=CreateOnly())
         except ObjectExists:
@@ -76,7 +78,7 @@ class Saving:
             is_damaged = True  # something is there, and not even its record can be read
         else:
             footer = sealing.footer
-            self._keys.ring.verifying(key.id)  # it may have been retired while the bytes came
+            self._keys.ring.verifying(footer.head.key_id)  # it may have been retired while the store took the bytes
             checkpoint = Checkpoint(room, epoch, footer.size_bytes, info, footer, upload.digests.sha256)
             return self._pointed(place, checkpoint, Outcome.STORED)
         digests = upload.read_to_end()  # what arrived must be what was declared even where it is not needed
@@ -134,11 +136,13 @@ class Saving:
         except IntegrityFailed as damage:
             self._metrics.report(damage)
             return self._not_stored(place, Outcome.EXISTS_DAMAGED, None)
+        except (SealKeyUnavailable, SealTooNew) as unread:
+            # What it is cannot be told, but the room must not be stuck there.
+            raise type(unread)(unread.message, **unread.details, next_epoch=str(self._after(place)[1])) from unread
         except ObjectNotFound:
             message = f"room {room.text!r}: epoch {epoch} was deleted while it was saved"
             raise ConcurrentModification(message, room_id=room.text, epoch=str(epoch)) from None
         if (checkpoint.size_bytes, checkpoint.sha256) != (digests.size_bytes, digests.sha256):
-            place.check_strictly(place.known)
             return self._not_stored(place, Outcome.EXISTS_DIFFERENT, checkpoint)
         saved = self._pointed(place, checkpoint, Outcome.EXISTS_SAME)
         if checkpoint.footer is None and saved.latest_epoch == epoch:
@@ -158,12 +162,18 @@ class Saving:
 
     def _not_stored(self, place: "_Place", outcome: Outcome, there: Checkpoint | None) -> Saved:
         """Answer that the payload was not stored; the pointer stays, since nobody was told of what is there."""
-        room, epoch = place.room, place.epoch
         if place.replacing is not None:
-            raise _not_above(room, epoch, highest_epoch(self._objects, room, epoch))
+            raise _not_above(place.room, place.epoch, highest_epoch(self._objects, place.room, place.epoch))
+        pointer, next_epoch = self._after(place)
+        place.check_strictly(pointer)
+        return Saved(outcome, there, pointer_moved=False, latest_epoch=_latest(pointer), next_epoch=next_epoch)
+
+    def _after(self, place: "_Place") -> tuple[Pointer | None, int]:
+        """Return the pointer as it is now, and the epoch at which a save would find nothing in its way."""
+        room, epoch = place.room, place.epoch
         pointer = self._pointers.read(room)
         highest = highest_epoch(self._objects, room, epoch if pointer is None else max(epoch, pointer.epoch))
-        return Saved(outcome, there, pointer_moved=False, latest_epoch=_latest(pointer), next_epoch=highest + 1)
+        return pointer, highest + 1
 
 
 @dataclass(frozen=True, slots=True)

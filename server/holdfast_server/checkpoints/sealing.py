@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from holdfast_server.checkpoints import seal
-from holdfast_server.checkpoints.key_ring import SealKey
+from holdfast_server.checkpoints.key_ring import Keys, SealKey
 from holdfast_server.checkpoints.seal import Footer, Head, Measured, Purpose, Subject
 from holdfast_server.checkpoints.segments import encrypted
 from holdfast_server.objects.body import NOTHING_DECLARED, Body, Chunk, Declared, Sha256
@@ -13,13 +13,14 @@ from holdfast_server.objects.body import NOTHING_DECLARED, Body, Chunk, Declared
 class Sealing:
     """An upload in its sealed form: `body` is what is to be stored; once it was read to its end `footer` is known.
 
-    An upload that is broken breaks the body: nothing of it is stored. `check` may refuse the payload by its SHA-256.
+    It is sealed with the key that signs now. An upload that is broken breaks the body: nothing of it is stored. So does
+    a key that is retired while the bytes come. `check` may refuse the payload by its SHA-256.
     """
 
     def __init__(
         self,
         upload: Body,
-        key: SealKey,
+        keys: Keys,
         purpose: Purpose,
         subject: Subject,
         now: datetime,
@@ -27,11 +28,13 @@ class Sealing:
         encrypt: bool = False,
         check: Callable[[bytes], None] = lambda _sha256: None,
     ) -> None:
+        key = keys.ring.signing
         head = Head.fresh(key, purpose, encrypt=encrypt)
         self._said: list[Footer] = []
 
         def finish(payload: Measured, stored: Measured) -> bytes:
             check(payload.sha256)
+            _ = keys.ring.verifying(key.id)  # else something would be stored that cannot be opened
             encoded, footer = seal.seal(key, head, subject, now, payload=payload, stored=stored)
             said.append(footer)
             return encoded

@@ -85,7 +85,7 @@ class SnapshotStore:
         """
         self._check_write()
         is_asked_for = isinstance(condition, IfMatch)
-        key = self._keys.ring.signing
+        _ = self._keys.ring.signing  # before anything is read
         upload = Body(parts, declared, max_bytes=self._max_bytes)
         create_only = isinstance(condition, CreateOnly)
         if create_only:
@@ -100,7 +100,8 @@ class SnapshotStore:
             if gone is not None and self._is_given_away(gone, room, subject.writer_id, sha256):
                 raise _given_away(room)
 
-        sealing = Sealing(upload, key, Purpose.SNAPSHOT, subject, self._clock(), encrypt=self._encrypt, check=check)
+        now, encrypt = self._clock(), self._encrypt
+        sealing = Sealing(upload, self._keys, Purpose.SNAPSHOT, subject, now, encrypt=encrypt, check=check)
         try:
             info = self._objects.put(room.snapshot_key, sealing.body, condition=condition)
         except ObjectExists as there:
@@ -115,7 +116,7 @@ class SnapshotStore:
             raise _changed(room) from None
         finally:
             upload.close()
-        self._keys.ring.verifying(key.id)  # it may have been retired while the bytes came
+        self._keys.ring.verifying(sealing.footer.head.key_id)  # it may have been retired while the store took the bytes
         return Snapshot(room, sealing.footer.size_bytes, info, sealing.footer, upload.digests.sha256)
 
     def _found(self, room: RoomId) -> tuple[GivenUp | None, Condition]:

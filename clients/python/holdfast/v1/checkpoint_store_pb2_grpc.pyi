@@ -57,12 +57,13 @@ class CheckpointStoreStub:
     broken, it leaves the room as it was; only one that others overtook (ABORTED, EPOCH_TOO_OLD) can leave its bytes under
     its epoch, where nothing names them. An epoch that is there already is no error: its first payload stays, and
     `outcome` says whether it is the same. So a save that failed, at any step, can just be repeated (not with
-    `require_new`: there the first try's own bytes are ALREADY_EXISTS).
+    `require_new`: there the first try's own bytes are ALREADY_EXISTS). Where what has the epoch cannot be read
+    (SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW), `next_epoch` in the error's metadata is where to save it instead.
     Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
     (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
     FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
-    SEAL_KEY_UNAVAILABLE, READ_ONLY), DATA_LOSS
-    (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
+    SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL,
+    QUOTA_EXCEEDED, SPOOL_FULL).
     """
     LoadCheckpoint: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.LoadCheckpointRequest, _checkpoint_store_pb2.LoadCheckpointResponse]
     """Sends a checkpoint: first the info, then chunks. All of it was verified before. Errors: NOT_FOUND (ROOM_NOT_FOUND,
@@ -152,12 +153,13 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     broken, it leaves the room as it was; only one that others overtook (ABORTED, EPOCH_TOO_OLD) can leave its bytes under
     its epoch, where nothing names them. An epoch that is there already is no error: its first payload stays, and
     `outcome` says whether it is the same. So a save that failed, at any step, can just be repeated (not with
-    `require_new`: there the first try's own bytes are ALREADY_EXISTS).
+    `require_new`: there the first try's own bytes are ALREADY_EXISTS). Where what has the epoch cannot be read
+    (SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW), `next_epoch` in the error's metadata is where to save it instead.
     Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
     (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
     FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
-    SEAL_KEY_UNAVAILABLE, READ_ONLY), DATA_LOSS
-    (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
+    SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL,
+    QUOTA_EXCEEDED, SPOOL_FULL).
     """
     LoadCheckpoint: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.LoadCheckpointRequest, _checkpoint_store_pb2.LoadCheckpointResponse]  # type: ignore[assignment]
     """Sends a checkpoint: first the info, then chunks. All of it was verified before. Errors: NOT_FOUND (ROOM_NOT_FOUND,
@@ -250,12 +252,13 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         broken, it leaves the room as it was; only one that others overtook (ABORTED, EPOCH_TOO_OLD) can leave its bytes under
         its epoch, where nothing names them. An epoch that is there already is no error: its first payload stays, and
         `outcome` says whether it is the same. So a save that failed, at any step, can just be repeated (not with
-        `require_new`: there the first try's own bytes are ALREADY_EXISTS).
+        `require_new`: there the first try's own bytes are ALREADY_EXISTS). Where what has the epoch cannot be read
+        (SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW), `next_epoch` in the error's metadata is where to save it instead.
         Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
         (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
         FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
-        SEAL_KEY_UNAVAILABLE, READ_ONLY), DATA_LOSS
-        (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
+        SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL,
+        QUOTA_EXCEEDED, SPOOL_FULL).
         """
 
     @_abc_1.abstractmethod

@@ -127,7 +127,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SEAL_KEY_UNAVAILABLE: _ErrorReason.ValueType  # 47
     """FAILED_PRECONDITION: the key of a seal is not in the server's key ring, or is retired there; or it has no ring. That
-    is no damage. An operator has to mend that. Metadata: `key_id`, where one is meant.
+    is no damage. An operator has to mend that. Metadata: `key_id`, where one is meant, and `next_epoch` where a save
+    met such a checkpoint at its epoch.
     """
     ERROR_REASON_SEAL_INVALID: _ErrorReason.ValueType  # 48
     """DATA_LOSS: the seal of a checkpoint or snapshot does not fit its bytes, its room or its epoch. Metadata: `room_id`,
@@ -137,7 +138,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS: a room's latest pointer is damaged, was rolled back, or names nothing. Metadata: `room_id`."""
     ERROR_REASON_SEAL_TOO_NEW: _ErrorReason.ValueType  # 50
     """FAILED_PRECONDITION: something was sealed by a newer server, in a form that this one does not know. That is no damage.
-    An operator has to update this server.
+    An operator has to update this server. Metadata: `next_epoch`, where a save met such a checkpoint at its epoch.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -247,7 +248,8 @@ one to be saved. Metadata: `room_id`, `latest_epoch`, and for a save `next_epoch
 """
 ERROR_REASON_SEAL_KEY_UNAVAILABLE: ErrorReason.ValueType  # 47
 """FAILED_PRECONDITION: the key of a seal is not in the server's key ring, or is retired there; or it has no ring. That
-is no damage. An operator has to mend that. Metadata: `key_id`, where one is meant.
+is no damage. An operator has to mend that. Metadata: `key_id`, where one is meant, and `next_epoch` where a save
+met such a checkpoint at its epoch.
 """
 ERROR_REASON_SEAL_INVALID: ErrorReason.ValueType  # 48
 """DATA_LOSS: the seal of a checkpoint or snapshot does not fit its bytes, its room or its epoch. Metadata: `room_id`,
@@ -257,7 +259,7 @@ ERROR_REASON_POINTER_INVALID: ErrorReason.ValueType  # 49
 """DATA_LOSS: a room's latest pointer is damaged, was rolled back, or names nothing. Metadata: `room_id`."""
 ERROR_REASON_SEAL_TOO_NEW: ErrorReason.ValueType  # 50
 """FAILED_PRECONDITION: something was sealed by a newer server, in a form that this one does not know. That is no damage.
-An operator has to update this server.
+An operator has to update this server. Metadata: `next_epoch`, where a save met such a checkpoint at its epoch.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
