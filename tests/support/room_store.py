@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import TypeAlias
 
@@ -29,6 +30,10 @@ class FakeClock:
         return event.is_set()
 
 
+GAP = 1000
+"""How far a room that was deleted is begun anew above what it had."""
+
+
 class Fault(Enum):
     """What goes wrong with a save."""
 
@@ -47,6 +52,8 @@ class RoomStore:
     def __init__(self) -> None:
         self.payloads: dict[int, bytes] = {}
         self.damaged: set[int] = set()
+        self.locked: set[int] = set()
+        """Epochs of these are sealed with a key that the server lacks."""
         self.latest = -1
         self.floor = 0
         """Saves below are EPOCH_TOO_OLD: the room was deleted."""
@@ -86,7 +93,9 @@ class RoomStore:
     def done(self, epoch: int, payload: bytes, *, moves: bool = True) -> Saved:
         """Do a save."""
         if epoch < self.floor:
-            raise holdfast.EpochTooOld("EPOCH_TOO_OLD", "deleted", {"next_epoch": str(self.above)})
+            raise holdfast.EpochTooOld("EPOCH_TOO_OLD", "deleted", {"next_epoch": str(self.above), "deleted": "true"})
+        if epoch in self.locked:
+            raise holdfast.SealKeyUnavailable("SEAL_KEY_UNAVAILABLE", "no key", {"next_epoch": str(self.above)})
         outcome = SaveOutcome.STORED
         if epoch in self.damaged:
             outcome = SaveOutcome.EXISTS_DAMAGED
@@ -103,15 +112,16 @@ class RoomStore:
     def land_late(self) -> None:
         """Do the saves that were held up."""
         for epoch, payload in self.late:
-            if epoch >= self.floor:
+            with suppress(holdfast.HoldfastError):
                 self.done(epoch, payload)
         self.late.clear()
 
     def delete(self) -> None:
         """Delete the room."""
-        self.floor = self.above
+        self.floor = self.above + GAP
         self.payloads.clear()
         self.damaged.clear()
+        self.locked.clear()
         self.latest = -1
 
     def _fail(self) -> Fault | None:

@@ -140,14 +140,23 @@ class TestEpochs:
         assert saver.step() is not None
         assert (store.tried, store.latest) == ([(3, b"0"), (4, b"0")], 4)
 
-    def test_a_room_that_was_deleted_goes_on_above_at_once(self, make: Make, store: RoomStore, game: _Game) -> None:
-        saver = make()
-        saver.step()
-        store.done(8, b"another's")
-        store.delete()
-        game.play()
-        assert saver.step() is not None
-        assert (store.tried[1:], store.latest) == ([(1, b"1"), (9, b"1")], 9)
+    @pytest.mark.parametrize("kind", [holdfast.SealKeyUnavailable, holdfast.SealTooNew])
+    def test_an_epoch_that_the_server_cannot_read_is_passed_by_at_once(
+        self, make: Make, store: RoomStore, kind: type[holdfast.HoldfastError]
+    ) -> None:
+        store.faults = [kind("SEAL", "it cannot be read", {"next_epoch": "5"})]
+        assert make(start_epoch=3).step() is not None
+        assert store.tried == [(3, b"0"), (5, b"0")]
+
+    @pytest.mark.parametrize("kind", [holdfast.SealKeyUnavailable, holdfast.SealTooNew])
+    def test_a_pointer_that_the_server_cannot_read_is_a_failure_at_the_same_epoch(
+        self, make: Make, store: RoomStore, kind: type[holdfast.HoldfastError]
+    ) -> None:
+        store.faults = [kind("SEAL", "it cannot be read")]
+        saver = make(start_epoch=3)
+        assert saver.step() is None
+        assert isinstance(saver.last_error, kind)
+        assert (store.tried, saver.epoch, store.asked) == ([(3, b"0")], 3, 0)
 
     def test_where_the_server_does_not_say_where_to_go_on_it_is_asked(self, make: Make, store: RoomStore) -> None:
         store.floor = 6
@@ -156,6 +165,11 @@ class TestEpochs:
         assert saver.step() is None
         assert saver.step() is not None
         assert (store.tried, store.asked) == ([(0, b"0"), (6, b"0")], 1)
+
+    def test_a_room_that_lost_its_pointer_goes_on_above_at_once(self, make: Make, store: RoomStore) -> None:
+        store.faults = [holdfast.EpochTooOld("EPOCH_TOO_OLD", "it has no pointer", {"next_epoch": "8"})]
+        assert make(start_epoch=5).step() is not None
+        assert store.tried == [(5, b"0"), (8, b"0")]
 
     def test_an_orphan_above_does_not_win(self, make: Make, store: RoomStore, game: _Game) -> None:
         saver = make()
@@ -200,7 +214,122 @@ class TestEpochs:
         assert (store.payloads, store.latest) == ({0: b"2"}, 0)
 
 
+class TestDeletedRooms:
+    def _run_until_deleted(self, make: Make, store: RoomStore, game: _Game, **options: Any) -> CheckpointSaver:
+        saver = make(**options)
+        saver.step()
+        store.delete()
+        game.play()
+        saver.mark_changed()
+        return saver
+
+    @pytest.mark.parametrize("start_epoch", [0, None, 7])
+    def test_one_that_was_saved_is_not_brought_back(
+        self, make: Make, store: RoomStore, game: _Game, start_epoch: int | None
+    ) -> None:
+        told: list[BaseException] = []
+        saver = self._run_until_deleted(make, store, game, start_epoch=start_epoch, on_failure=told.append)
+        assert not saver.is_stopped
+        assert saver.step() is None
+        assert saver.is_stopped
+        assert isinstance(saver.last_error, holdfast.EpochTooOld)
+        assert saver.last_error.deleted
+        tried, taken = len(store.tried), game.taken
+        game.play()
+        assert saver.step() is None
+        drained = saver.drain()
+        assert (drained.saved, drained.error) == (None, saver.last_error)
+        assert told == [drained.error]
+        assert (store.payloads, len(store.tried), game.taken) == ({}, tried, taken)
+        assert saver.drain() is drained
+
+    def test_one_that_was_restored_is_not_brought_back(self, make: Make, store: RoomStore) -> None:
+        store.done(6, b"before")
+        store.delete()
+        saver = make(start_epoch=5)
+        assert saver.step() is None
+        assert saver.is_stopped
+        assert store.payloads == {}
+
+    def test_one_that_is_deleted_before_it_is_drained_is_not_brought_back(
+        self, make: Make, store: RoomStore, game: _Game
+    ) -> None:
+        saver = self._run_until_deleted(make, store, game)
+        drained = saver.drain()
+        assert isinstance(drained.error, holdfast.EpochTooOld)
+        assert (drained.saved, drained.error, saver.last_error) == (None, drained.error, drained.error)
+        assert store.payloads == {}
+
+    def test_one_whose_past_was_deleted_before_it_began_is_begun_above_at_once(
+        self, make: Make, store: RoomStore
+    ) -> None:
+        store.done(8, b"another's")
+        store.delete()
+        saver = make(start_epoch=0)
+        assert saver.step() is not None
+        assert (store.tried, store.latest) == ([(0, b"0"), (store.floor, b"0")], store.floor)
+
+    def test_one_that_is_deleted_before_its_first_save_is_begun_above_at_once(
+        self, make: Make, store: RoomStore
+    ) -> None:
+        def delete() -> None:
+            store.meanwhile = None
+            store.delete()
+
+        store.done(4, b"another's")
+        store.meanwhile = delete
+        assert make(start_epoch=None).step() is not None
+        assert store.tried == [(5, b"0"), (store.floor, b"0")]
+
+    def test_one_is_begun_anew_by_another_saver(self, make: Make, store: RoomStore, game: _Game) -> None:
+        ended = self._run_until_deleted(make, store, game)
+        ended.step()
+        assert isinstance(ended.last_error, holdfast.EpochTooOld)
+        for start_epoch in (ended.last_error.next_epoch, None):
+            assert make(start_epoch=start_epoch).step() is not None
+        assert sorted(store.payloads) == [store.floor, store.floor + 1]
+
+    def test_where_to_go_on_need_not_be_told_with_it(self, make: Make, store: RoomStore) -> None:
+        store.faults = [holdfast.EpochTooOld("EPOCH_TOO_OLD", "deleted", {"deleted": "true"})]
+        saver = make(start_epoch=5)
+        saver.step()
+        saver.drain()
+        assert (store.tried, store.asked, saver.is_stopped) == ([(5, b"0")], 0, True)
+
+    def test_its_thread_ends(self, make: Make, store: RoomStore) -> None:
+        clock = FakeClock(passes=False)
+        saver = make(clock=clock, start_epoch=5)
+        store.floor = 9
+        saver.start()
+        clock.now += 30
+        assert saver._thread is not None
+        saver._thread.join(30)
+        assert not saver._thread.is_alive()
+
+
 class TestIdleRooms:
+    @pytest.mark.parametrize("fault", list(Fault))
+    @pytest.mark.parametrize("judged", ["by its bytes", "by a mark", "by being asked"])
+    def test_one_that_returns_to_the_state_before_a_failed_save_is_saved(
+        self, make: Make, store: RoomStore, game: _Game, fault: Fault, judged: str
+    ) -> None:
+        changes = iter([True])  # then it has not changed
+        asked = {"changed": lambda: next(changes, False)} if judged == "by being asked" else {}
+        saver = make(only_when_marked=judged == "by a mark", **asked)
+        saver.step()
+        game.state = b"1"
+        if judged == "by a mark":
+            saver.mark_changed()
+        store.faults = [fault]
+        saver.step()
+        assert saver.last_error is not None
+        game.state = b"0"
+        assert saver.step() is not None
+        store.land_late()
+        assert store.payloads[store.latest] == b"0"
+        assert saver.step() is None
+        assert saver.last_error is None
+
     def test_the_same_bytes_are_not_saved_again(self, make: Make, store: RoomStore, game: _Game) -> None:
         saver = make()
         saver.step()
@@ -415,7 +544,9 @@ class TestDraining:
 
     def test_a_stopped_saver_saves_only_when_it_is_drained(self, make: Make, store: RoomStore) -> None:
         saver = make()
+        assert not saver.is_stopped
         saver.stop()
+        assert saver.is_stopped
         assert saver.step() is None
         assert store.tried == []
         saver.drain()
@@ -478,6 +609,23 @@ class TestThreads:
         held.go_on.set()
         thread.join()
         assert saver.epoch == 1
+
+    def test_a_step_beside_a_long_save_is_due_again_a_period_later(
+        self, make: Make, store: RoomStore, clock: FakeClock
+    ) -> None:
+        held = _Held(store)
+        saver = make()
+        thread = threading.Thread(target=saver.step)
+        thread.start()
+        assert held.at_work.wait(30)
+        clock.now += 40
+        assert saver.step() is None
+        assert saver.due == clock.now + 30
+        clock.now += 10
+        assert saver.step() is None
+        assert saver.due == clock.now + 20
+        held.go_on.set()
+        thread.join()
 
     def test_draining_waits_for_the_save_at_work_and_saves_above_it(
         self, make: Make, store: RoomStore, game: _Game

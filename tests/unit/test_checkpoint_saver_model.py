@@ -1,5 +1,9 @@
 """A room's saver against every order of failures: what is restored is never older than what was told to be saved."""
 
+from collections.abc import Sequence
+from enum import Enum
+from itertools import groupby
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -13,43 +17,86 @@ _FAULTS: st.SearchStrategy[Flaw] = st.sampled_from(
         holdfast.Overloaded("OVERLOADED", "busy"),
         holdfast.StorageFull("STORAGE_FULL", "full"),
         holdfast.EpochTooOld("EPOCH_TOO_OLD", "no more is said"),
+        holdfast.SealTooNew("SEAL_TOO_NEW", "the pointer"),
     ]
 )
 
 
+class Move(Enum):
+    """What becomes of the state of a room."""
+
+    STAYS = "nothing"
+    IS_NEW = "it was not there before"
+    RETURNS = "it is again as when it was told to be saved: a door was opened, and closed"
+
+
 class SaverMachine(RuleBasedStateMachine):
-    """States are numbers that count up; another writer's are empty."""
+    """States are numbers: each new one is higher, and a room may return to an old one. Another writer's are empty."""
 
     @initialize()
     def begin(self) -> None:
         self.store = RoomStore()
         self.clock = FakeClock()
-        self.state = 0
-        self.acknowledged = -1
-        """The newest state that was told to be saved, since the room was deleted."""
-        self.deleted = False
+        self.state = self.highest = 0
+        self.taken: list[int] = []
+        """The states that were to be saved, in order."""
+        self.acknowledged = 0
+        """How many of them lie before the last that was told to be saved."""
+        self.failures: list[BaseException] = []
         self.saver = self._saver(0)
 
     def _saver(self, start_epoch: int | None) -> CheckpointSaver:
+        self.is_begun = bool(start_epoch)
         return CheckpointSaver(
             self.store,
             "room",
-            lambda: str(self.state).encode(),
+            self._snapshot,
             start_epoch=start_epoch,
+            on_failure=self.failures.append,
             clock=self.clock,
             random=lambda: 0.5,
         )
 
-    @rule(faults=st.lists(_FAULTS, max_size=3), plays=st.booleans())
-    def step(self, faults: list[Flaw], plays: bool) -> None:
+    def _snapshot(self) -> bytes:
+        self.taken.append(self.state)
+        return str(self.state).encode()
+
+    def _play(self) -> None:
+        self.state = self.highest = self.highest + 1
+
+    @property
+    def _is_ended(self) -> bool:
+        """Whether the room of this saver is deleted, and it has to notice when it saves next."""
+        return self.is_begun and self.saver.epoch is not None and self.saver.epoch < self.store.floor
+
+    def _move(self, move: Move) -> None:
+        if move is Move.IS_NEW:
+            self._play()
+        elif move is Move.RETURNS and self.taken:
+            self.state = self.taken[self.acknowledged]
+
+    @rule(faults=st.lists(_FAULTS, max_size=3), move=st.sampled_from(Move))
+    def step(self, faults: list[Flaw], move: Move) -> None:
         """A period passes."""
-        self.state += plays
+        self._step(faults, move)
+
+    @rule(fault=st.sampled_from(Fault))
+    def return_after_a_fault(self, fault: Fault) -> None:
+        """Two pass, and the state in between is not told to be saved."""
+        self._step([fault], Move.IS_NEW)
+        self._step([], Move.RETURNS)
+
+    def _step(self, faults: list[Flaw], move: Move) -> None:
+        self._move(move)
         self.store.faults = list(faults)
-        before = self.saver.epoch
+        before, is_ended, failures = self.saver.epoch, self._is_ended, len(self.failures)
         saved = self.saver.step()
         self.store.faults.clear()
         if saved is not None:
+            assert not is_ended
             self._acknowledge(saved, before)
+        elif len(self.failures) == failures and not self.saver.is_stopped and not is_ended:
+            self.acknowledged = len(self.taken) - 1  # it was idle, which tells as much
 
     def _acknowledge(self, saved: holdfast.Saved, before: int | None) -> None:
         assert saved.is_there
@@ -58,7 +105,8 @@ class SaverMachine(RuleBasedStateMachine):
         assert self.saver.epoch > saved.latest_epoch
         assert self.store.latest == saved.latest_epoch
         assert self.store.payloads[self.store.latest] == str(self.state).encode()
-        self.acknowledged = self.state
+        self.acknowledged = len(self.taken) - 1
+        self.is_begun = True
 
     @rule()
     def land(self) -> None:
@@ -77,45 +125,55 @@ class SaverMachine(RuleBasedStateMachine):
         self.store.done(epoch, b"", moves=False)
         self.store.damaged.add(epoch)
 
+    @rule(ahead=st.integers(0, 1))
+    def lock(self, ahead: int) -> None:
+        """The key of an orphan is retired."""
+        epoch = self.store.above + ahead
+        self.store.done(epoch, b"", moves=False)
+        self.store.locked.add(epoch)
+
     @rule()
     def delete(self) -> None:
         """An operator deletes the room."""
         self.store.delete()
-        self.acknowledged = -1
+        self.acknowledged = 0
 
     @rule(asks=st.booleans())
     def restart(self, asks: bool) -> None:
         """The game server is killed, and restores the room."""
-        restored = self.store.payloads.get(self.store.latest, b"")
-        # It plays on with numbers that were not used, so that what is newer can be told.
-        self.state += 1
-        if restored and not self.store.damaged:
-            assert int(restored) >= self.acknowledged
+        self._play()  # to a state that was not there before, so that it can be told
         self.saver = self._saver(None if asks else self.store.above)
 
-    @rule(faults=st.lists(_FAULTS.filter(lambda flaw: isinstance(flaw, Fault)), max_size=3), plays=st.booleans())
-    def drain(self, faults: list[Flaw], plays: bool) -> None:
+    @rule(faults=st.lists(_FAULTS.filter(lambda flaw: isinstance(flaw, Fault)), max_size=3), move=st.sampled_from(Move))
+    def drain(self, faults: list[Flaw], move: Move) -> None:
         """The room closes, and is opened again."""
-        self.state += plays
-        before = self.saver.epoch
+        self._move(move)
+        before, is_ended = self.saver.epoch, self._is_ended
+        payloads = dict(self.store.payloads)
         self.store.faults = list(faults)
         drained = self.saver.drain()
         self.store.faults.clear()
-        assert drained.error is None
-        assert drained.saved is not None
-        self._acknowledge(drained.saved, before)
+        if is_ended:
+            assert isinstance(drained.error, holdfast.EpochTooOld)
+            assert drained.error.deleted
+            assert self.store.payloads == payloads
+        else:
+            assert drained.error is None
+            assert drained.saved is not None
+            self._acknowledge(drained.saved, before)
         tried = len(self.store.tried)
-        self.state += 1
+        self._play()
         assert self.saver.step() is None
         assert len(self.store.tried) == tried
-        self.saver = self._saver(drained.saved.next_epoch)
+        self.saver = self._saver(None if drained.saved is None else drained.saved.next_epoch)
 
     @precondition(lambda self: hasattr(self, "store"))
     @invariant()
     def no_older_state_is_at_a_higher_epoch(self) -> None:
         """Whatever the order in which saves arrive."""
         ours = [int(payload) for _, payload in sorted(self.store.payloads.items()) if payload]
-        assert ours == sorted(ours)
+        left = iter(_without_repeats(self.taken))
+        assert all(state in left for state in _without_repeats(ours))
 
     @precondition(lambda self: hasattr(self, "store"))
     @invariant()
@@ -123,7 +181,11 @@ class SaverMachine(RuleBasedStateMachine):
         """Unless it is another writer's."""
         restored = self.store.payloads.get(self.store.latest)
         if restored:
-            assert int(restored) >= self.acknowledged
+            assert int(restored) in self.taken[self.acknowledged :]
+
+
+def _without_repeats(states: Sequence[int]) -> list[int]:
+    return [state for state, _ in groupby(states)]
 
 
 TestSavers = SaverMachine.TestCase

@@ -1,12 +1,13 @@
 """Saving many rooms with a few threads, and draining them all in time."""
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 
 import pytest
 
 import holdfast
-from holdfast import CheckpointSavers, Saved
+from holdfast import CheckpointSaver, CheckpointSavers, Saved
 from tests.support.room_store import FakeClock, RoomStore
 from tests.support.waiting import wait_until
 
@@ -148,3 +149,69 @@ def test_a_room_that_closes_is_drained_and_forgotten(store: _Store, clock: FakeC
         again = savers.add("a", _snapshot, start_epoch=drained.saved.next_epoch)
         assert again.epoch == 1
     assert store.rooms["a"].latest == 1
+
+
+class TestRoomsThatAreDone:
+    """Threads are not kept busy by a room that is only waited for."""
+
+    @pytest.fixture
+    def steps(self, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+        """How often each room's saver was asked to step."""
+        steps: Counter[str] = Counter()
+        step = CheckpointSaver.step
+
+        def counted(saver: CheckpointSaver) -> Saved | None:
+            steps[saver.room_id] += 1
+            return step(saver)
+
+        monkeypatch.setattr(CheckpointSaver, "step", counted)
+        return steps
+
+    @pytest.fixture
+    def savers(self, store: _Store, clock: FakeClock, steps: Counter[str]) -> CheckpointSavers:
+        """Savers with one thread: of what is due at a time, the room that was added first is stepped first."""
+        assert not steps
+        return CheckpointSavers(store, threads=1, clock=clock, random=lambda: 0.5, start_epoch=0)
+
+    def _play_periods(self, savers: CheckpointSavers, clock: FakeClock, periods: int) -> None:
+        """Let another room be saved so many periods long."""
+        states = iter(range(1000))
+        other = savers.add("other", lambda: str(next(states)).encode())
+        for epoch in range(periods):
+            clock.now += 30
+            wait_until(lambda epoch=epoch: other.epoch == epoch + 1)  # type: ignore[misc]  # bound for each
+
+    def test_a_room_that_is_being_removed_is_left_alone(
+        self, store: _Store, clock: FakeClock, steps: Counter[str], savers: CheckpointSavers
+    ) -> None:
+        savers.add("hangs", _snapshot)
+        removing = threading.Thread(target=savers.remove, args=("hangs",))
+        removing.start()
+        wait_until(lambda: store.at_work == 1)
+        self._play_periods(savers, clock, 5)
+        assert steps["hangs"] <= 1  # it was due already
+        store.hangs.set()
+        removing.join()
+        savers.drain()
+        assert [epoch for epoch, _ in store.rooms["hangs"].tried] == [0]
+
+    @pytest.mark.parametrize("end", [CheckpointSaver.stop, CheckpointSaver.drain])
+    def test_a_room_that_was_ended_by_its_own_saver_is_left_alone(
+        self, clock: FakeClock, steps: Counter[str], savers: CheckpointSavers, end: Callable[[CheckpointSaver], object]
+    ) -> None:
+        end(savers.add("ended", _snapshot))
+        self._play_periods(savers, clock, 5)
+        assert steps["ended"] <= 1
+        assert savers.drain()["ended"].error is None
+
+    def test_a_room_that_was_deleted_is_left_alone_and_told(
+        self, store: _Store, clock: FakeClock, steps: Counter[str], savers: CheckpointSavers
+    ) -> None:
+        store.rooms["deleted"].floor = 9
+        saver = savers.add("deleted", _snapshot, start_epoch=5)
+        self._play_periods(savers, clock, 5)
+        assert (steps["deleted"], store.rooms["deleted"].payloads) == (1, {})
+        drained = savers.remove("deleted")
+        assert (drained.saved, drained.error) == (None, saver.last_error)
+        assert isinstance(drained.error, holdfast.EpochTooOld)
+        savers.drain()

@@ -72,11 +72,17 @@ class CheckpointSaver:
     `next_epoch` of the checkpoint that the room was restored from, or 0 for a new room; None: the server is asked. The
     epoch advances only after success: the payload is there, and the room's pointer names it. A save that fails is tried
     again at the same epoch, with the state of then: soon if that may help, else in the next period. An epoch that is
-    taken by another payload, is damaged, or lies below another writer's or a deleted room's, is tried at the server's
-    `next_epoch` at once.
+    taken by another payload, is damaged, sealed so that the server cannot read it, or lies below another writer's, is
+    tried at the server's `next_epoch` at once.
+
+    **A room that somebody deletes meanwhile is not brought back.** For a saver that has saved it, or was started above
+    epoch 0, that is the end: it stops, `last_error` is the `EpochTooOld` that says `deleted`, and `drain` tells it and
+    saves nothing. To begin the room anew on purpose, take a new saver with that error's `next_epoch`, or None, as
+    `start_epoch`. A saver that has saved nothing yet, of a new room, goes on above what was deleted by itself.
 
     An idle room is not saved: `changed()` says whether the state is another one than at the last `snapshot()`, or with
     `only_when_marked` it is saved if `mark_changed` was called since; else the bytes are compared with the last ones.
+    No room is idle after a save that failed: whether that state is there, nobody knows.
 
     The period's length is random by `jitter` of it (0 to 1) each time, and the first one by all of it: so the rooms of
     a node are not saved all at once. `save_timeout_seconds` bounds a save with its tries. `on_failure(error)` is called
@@ -142,6 +148,11 @@ class CheckpointSaver:
         """When the next step is due, by the clock."""
         return self._due
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no periodic save begins any more: it was stopped or drained, or its room was deleted."""
+        return self._stopping.is_set()
+
     def mark_changed(self) -> None:
         """Note that the state has changed. Never waits."""
         self._marked.set()
@@ -158,8 +169,10 @@ class CheckpointSaver:
         A failure is not raised: see `last_error`.
         """
         if not self._begin(periodic=True):
+            if self._due <= self._clock.monotonic():  # the save at work takes longer than a period
+                self._due = self._next_due()
             return None
-        self._due = self._clock.monotonic() + self._period * (1 + self._jitter * (2 * self._random() - 1))
+        self._due = self._next_due()
         try:
             if not self._is_wanted():
                 return None
@@ -180,9 +193,9 @@ class CheckpointSaver:
     def drain(self, timeout: float = DRAIN_TIMEOUT_SECONDS) -> Drained:
         """Stop the periodic saves, wait for the one at work, and save once more, also an idle room.
 
-        At a higher epoch than all that were saved before. What fails and may pass is tried again until `timeout`
-        seconds are over. After that nothing is saved any more; a save whose answer has not come may still become one.
-        Draining again tells the same.
+        At a higher epoch than all that were saved before; not a room that was deleted. What fails and may pass is tried
+        again until `timeout` seconds are over. After that nothing is saved any more; a save whose answer has not come
+        may still become one. Draining again tells the same.
         """
         deadline = self._clock.monotonic() + timeout
         self.stop()
@@ -225,6 +238,9 @@ class CheckpointSaver:
             self._is_saving = False
             self._idle.set()
 
+    def _next_due(self) -> float:
+        return self._clock.monotonic() + self._period * (1 + self._jitter * (2 * self._random() - 1))
+
     def _is_wanted(self) -> bool:
         if self._is_unsaved or self._marked.is_set():
             return True
@@ -240,6 +256,7 @@ class CheckpointSaver:
         if compares and digest == self._saved_sha256 and not even_if_same:
             self._is_unsaved = False
             return None
+        self._saved_sha256 = None  # until this one succeeds: it may be there even if it fails
         saved = self._writer.write(payload, lambda: self._left(deadline))
         self.last_saved, self.last_error = saved, None
         self._saved_sha256 = digest
@@ -248,6 +265,8 @@ class CheckpointSaver:
         return saved
 
     def _saved_once_more(self, deadline: float) -> Drained:
+        if self._writer.ended_by is not None:
+            return Drained(None, self._writer.ended_by)
         failures = 0
         while True:
             try:
@@ -272,6 +291,8 @@ class CheckpointSaver:
 
     def _failed(self, error: BaseException) -> None:
         self.last_error = error
+        if self._writer.ended_by is not None:
+            self.stop()
         if isinstance(error, _PASSING):
             self._due = min(self._due, self._clock.monotonic() + self._pause_after(error, self._failures))
             self._failures += 1

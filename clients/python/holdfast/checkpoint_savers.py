@@ -34,7 +34,8 @@ class CheckpointSavers:
     """Savers of a node's rooms: each room as by a `CheckpointSaver`, at most `threads` of them at a time.
 
     The savers of all rooms have the `options` given here, unless the room has its own. It works from the first room on.
-    As a context manager it drains at the end.
+    A room whose saver is stopped, as after the room was deleted, is kept until `remove` or `drain` tells what became of
+    it. As a context manager it drains at the end.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class CheckpointSavers:
         with suppress(BaseException):  # the saver has noted it
             saver.step()
         with self._lock:
-            if not self._is_stopped and self._savers.get(saver.room_id) is saver:
+            # One that is stopped has nothing more to do but to be drained, and would be due for ever.
+            if not (self._is_stopped or saver.is_stopped) and self._savers.get(saver.room_id) is saver:
                 heapq.heappush(self._waiting, (saver.due, next(self._order), saver))
         self._wakeup.set()

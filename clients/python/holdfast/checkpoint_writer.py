@@ -9,6 +9,8 @@ from holdfast.errors import (
     ConcurrentModification,
     EpochTooOld,
     HoldfastError,
+    SealKeyUnavailable,
+    SealTooNew,
 )
 
 _MOST_EPOCHS = 5
@@ -31,10 +33,16 @@ class CheckpointWriter:
     `epoch` is the next one; None: the server is asked first. It advances once a state is written, or the epoch is found
     to be another's; after any other failure the state may be there or not, and the next one is tried at the same epoch:
     so it can only be the newer of the two that ends at the higher epoch.
+
+    A room that is deleted once it was written here, or restored (`epoch` was above 0), is not brought back: `ended_by`
+    is the refusal then, and nothing is to be written any more. One that is about to begin does so above what was
+    deleted.
     """
 
     def __init__(self, store: Store, room_id: str, writer_id: str, epoch: int | None) -> None:
         self.epoch = epoch
+        self.ended_by: EpochTooOld | None = None
+        self._is_begun = bool(epoch)
         self._store = store
         self._room_id = room_id
         self._writer_id = writer_id
@@ -55,19 +63,29 @@ class CheckpointWriter:
             problem: HoldfastError | None
             try:
                 saved = self._store.save(self._room_id, epoch, payload, writer_id=self._writer_id, timeout=left)
-            except EpochTooOld as error:
-                if error.next_epoch is None:
-                    self.epoch = None
-                    raise
-                problem, next_epoch = error, error.next_epoch
+            except (EpochTooOld, SealKeyUnavailable, SealTooNew) as error:
+                problem, next_epoch = error, self._way_on(error)
             else:
                 problem, next_epoch = self._problem(saved, epoch), saved.next_epoch
             self.epoch = max(epoch + 1, next_epoch)
             if problem is None:
+                self._is_begun = True
                 return saved
             tried += 1
             if tried == _MOST_EPOCHS:
                 raise problem
+
+    def _way_on(self, error: EpochTooOld | SealKeyUnavailable | SealTooNew) -> int:
+        """Return the epoch to go on at after this refusal, or raise it."""
+        if isinstance(error, EpochTooOld):
+            if error.deleted and self._is_begun:
+                self.ended_by = error
+                raise error
+            if error.next_epoch is None:
+                self.epoch = None  # to be asked
+        if error.next_epoch is None:  # of a seal: more cannot be read than what has the epoch, or nothing be sealed
+            raise error
+        return error.next_epoch
 
     def _problem(self, saved: Saved, epoch: int) -> HoldfastError | None:
         """Return why the room would not be restored from this; None: it would."""

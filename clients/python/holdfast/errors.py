@@ -8,9 +8,10 @@ HoldfastError
 ├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
 ├── AlreadyExists            the name is taken: `etag` and `sha256` (hex) of what is there are in `details`
 ├── PreconditionFailed       read the fresh state first
-├── EpochTooOld              go on at a higher epoch: `next_epoch`; or there is none as new as `min_epoch`
-├── SealKeyUnavailable       an operator has to add the sealing key: nothing is damaged
-├── SealTooNew               an operator has to update the server: nothing is damaged
+├── EpochTooOld              go on at a higher epoch, `next_epoch`: with a room that was `deleted` only to begin it
+│                            anew; or there is none as new as `min_epoch`
+├── SealKeyUnavailable       an operator has to add the sealing key: nothing is damaged. A save goes on at `next_epoch`
+├── SealTooNew               an operator has to update the server: the same
 ├── ConditionUnsupported     do without: this store cannot keep the condition
 ├── ConcurrentModification   read the fresh state, and try again: others were at it too
 ├── ReadOnly                 an operator has to make the store writable
@@ -105,13 +106,28 @@ class EpochTooOld(HoldfastError):
         """The epoch to go on at; None if the server did not say."""
         return _next_epoch(self)
 
+    @property
+    def deleted(self) -> bool:
+        """Whether it is refused since the room was deleted: a save at `next_epoch` begins it anew."""
+        return self.details.get("deleted") == "true"
+
 
 class SealKeyUnavailable(HoldfastError):
     """A sealing key is not in the server's key ring, or is retired there; or it has no ring."""
 
+    @property
+    def next_epoch(self) -> int | None:
+        """The epoch to save at, if it is only what has the epoch that cannot be read; else None."""
+        return _next_epoch(self)
+
 
 class SealTooNew(HoldfastError):
     """Something was sealed by a newer server than this one, in a form that it does not know."""
+
+    @property
+    def next_epoch(self) -> int | None:
+        """The epoch to save at, if it is only what has the epoch that cannot be read; else None."""
+        return _next_epoch(self)
 
 
 class ConditionUnsupported(HoldfastError):
