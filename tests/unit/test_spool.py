@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pytest
 
 from holdfast_server.errors import HoldfastError, Reason, StorageFull, Unavailable
@@ -22,6 +23,7 @@ from holdfast_server.objects.spool import Spool, SpooledFile
 from tests.support.faulty_disk import open_files_below
 from tests.support.samples import MIB, sample
 from tests.support.small_disk import NoNamespace, SmallDisk
+from tests.support.spoiled_spool import SPOILS, Spoil, flip
 
 DATA = sample(10_000)
 
@@ -81,27 +83,106 @@ def test_reads_are_short_only_at_the_end(directory: Path) -> None:
         file.write(DATA)
         assert file.read_at(9_990, 100) == DATA[-10:]
         assert file.read_at(10_000, 1) == file.read_at(20_000, 1) == file.read_at(0, 0) == b""
-        buffer = bytearray(100)
-        assert file.readinto_at(500, memoryview(buffer)) == 100
-        assert buffer == DATA[500:600]
-        assert file.readinto_at(9_990, memoryview(buffer)) == 10
-        assert buffer == DATA[-10:] + DATA[510:600]
-        assert file.readinto_at(20_000, memoryview(buffer)) == 0
+        assert list(file.chunks(10_000, 1)) == list(file.chunks(0, 0)) == []
 
 
 def test_reads_and_writes_that_the_kernel_cuts_short_are_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pread, preadv = os.pread, os.preadv
+    pread = os.pread
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real_pwrite(fd, data[:999], offset))
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: pread(fd, min(length, 999), offset))
-    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [buffers[0][:999]], offset))
-    buffer = bytearray(10_000)
     with Spool(tmp_path).open() as file:
         file.write(DATA)
         assert file.read_at(0, 10_000) == DATA
-        assert file.readinto_at(0, memoryview(buffer)) == 10_000
-        assert buffer == DATA
+
+
+def test_chunks_are_cut_at_each_mebibyte_of_the_file_and_know_their_sums(tmp_path: Path) -> None:
+    data = sample(3 * MIB + 7)
+    with Spool(tmp_path).open() as file:
+        for start in range(0, len(data), 700_001):
+            piece = data[start : start + 700_001]
+            file.write(piece if start % 2 else memoryview(bytearray(piece)))
+        chunks = list(file.chunks(5, 3 * MIB))
+        assert [len(chunk.data) for chunk in chunks] == [MIB - 5, MIB, MIB, 5]
+        assert b"".join(chunk.data for chunk in chunks) == data[5 : 3 * MIB + 5]
+        whole = [google_crc32c.value(data[start : start + MIB]) for start in (MIB, 2 * MIB)]
+        assert [chunk.crc32c for chunk in chunks] == [None, *whole, None]
+        assert list(file.chunks(3 * MIB, 10)) == [(data[3 * MIB :], google_crc32c.value(data[3 * MIB :]))]
+        assert len(file._crcs) * file._crcs.itemsize == 12, "four bytes for each MiB"
+
+
+@pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
+def test_what_the_disk_has_lost_is_not_given_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Spoil
+) -> None:
+    data = sample(2 * MIB + 500)
+    message = "^the server's spool did not give back what was put there$"
+    with Spool(tmp_path).open() as file:
+        file.write(data)
+        spoil(file._fd)
+        for use in (
+            lambda: file.read_at(0, len(data)),
+            lambda: list(file.chunks(0, len(data))),
+            lambda: file.read_at(2 * MIB - 1, 2),  # both pieces of it are looked at whole
+        ):
+            caplog.clear()
+            with pytest.raises(Unavailable, match=message) as lost:
+                use()
+            assert lost.value.reason is Reason.BACKEND_UNAVAILABLE
+            (record,) = caplog.records
+            assert (record.levelname, record.message) == ("WARNING", "The spool did not give back what was put there")
+        assert file.read_at(10, 1000) == data[10:1010], "what is not lost is there"
+
+
+@pytest.mark.parametrize("at", [0, MIB - 1, MIB, 2 * MIB - 1, 2 * MIB, 2 * MIB + 499])
+def test_a_bit_that_the_disk_has_lost_anywhere_is_noticed(tmp_path: Path, at: int) -> None:
+    data = sample(2 * MIB + 500)
+    with Spool(tmp_path).open() as file:
+        file.write(data)
+        flip(file._fd, at)
+        with pytest.raises(Unavailable):
+            list(file.chunks(0, len(data)))
+        flip(file._fd, at)
+        assert file.read_at(0, len(data)) == data
+
+
+def test_bytes_that_are_gone_are_noticed_where_their_sum_is_that_of_none(tmp_path: Path) -> None:
+    data = bytes.fromhex("ab9be09b")
+    assert google_crc32c.value(data) == google_crc32c.value(b"")
+    with Spool(tmp_path).open() as file:
+        file.write(data)
+        os.ftruncate(file._fd, 0)
+        with pytest.raises(Unavailable, match="did not give back"):
+            file.read_at(0, 4)
+
+
+@pytest.mark.parametrize("more", [1, MIB - 100, 2 * MIB])
+def test_who_reads_while_more_is_written_gets_what_was_there_at_the_beginning(tmp_path: Path, more: int) -> None:
+    data = sample(MIB + 100)
+    with Spool(tmp_path).open() as file:
+        file.write(data)
+        chunks = file.chunks(0, 3 * MIB)
+        found = [next(chunks)]
+        file.write(bytes(more))
+        found += chunks
+        assert b"".join(chunk.data for chunk in found) == data
+        assert file.read_at(0, 4 * MIB) == data + bytes(more)
+
+
+def test_a_write_that_fails_across_pieces_leaves_the_sums_of_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Spool(tmp_path).open() as file:
+        file.write(DATA)
+        with monkeypatch.context() as patch:
+            fail_writes(patch, errno.ENOSPC)
+            with pytest.raises(StorageFull):
+                file.write(bytes(3 * MIB))
+        assert file.read_at(0, 20_000) == DATA
+        more = sample(2 * MIB)
+        file.write(more)
+        assert file.read_at(0, 3 * MIB) == DATA + more
 
 
 def test_files_are_kept_apart(directory: Path) -> None:
@@ -228,13 +309,14 @@ def test_garbage_collection_in_the_middle_of_accounting_neither_hangs_nor_miscou
 def test_a_closed_file_is_not_read_or_written_under_anothers_number(directory: Path) -> None:
     spool = Spool(directory)
     closed = spool.open()
+    closed.write(DATA)
     closed.close()
     with spool.open() as other:  # which has the same descriptor
         other.write(DATA)
         for use in (
             lambda: closed.write(b"x"),
             lambda: closed.read_at(0, 1),
-            lambda: closed.readinto_at(0, memoryview(bytearray(1))),
+            lambda: list(closed.chunks(0, 1)),
         ):
             with pytest.raises(ValueError, match="closed"):
                 use()
@@ -276,18 +358,18 @@ def test_the_last_of_the_room_goes_to_one_of_two_that_ask_at_the_same_moment(tmp
 
 
 def test_what_is_being_written_is_not_read_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[bytes | int] = []
+    found: list[bytes] = []
 
     def write(fd: int, data: memoryview, offset: int) -> int:
         written = real_pwrite(fd, data[: len(data) // 2 + 1], offset)
-        found.extend([file.read_at(0, 20_000), file.readinto_at(0, memoryview(bytearray(20_000)))])
+        found.append(file.read_at(0, 20_000))
         return written
 
     with Spool(tmp_path).open() as file:
         file.write(DATA)
         monkeypatch.setattr(os, "pwrite", write)
         file.write(b"xyz")
-        assert found == [DATA, 10_000] * 2
+        assert found == [DATA] * 2
         assert file.read_at(0, 20_000) == DATA + b"xyz"
 
 
@@ -323,11 +405,8 @@ def test_a_read_that_fails_is_told_without_the_path(tmp_path: Path, monkeypatch:
     with Spool(tmp_path).open() as file:
         file.write(DATA)
         monkeypatch.setattr(os, "pread", fail)
-        monkeypatch.setattr(os, "preadv", fail)
         with pytest.raises(Unavailable, match=r"^the spool failed: EIO$"):
             file.read_at(0, 1)
-        with pytest.raises(Unavailable, match=r"^the spool failed: EIO$"):
-            file.readinto_at(0, memoryview(bytearray(1)))
 
 
 def test_a_file_that_cannot_be_opened_is_told_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,13 +48,16 @@ class WaitingRoom:
 
 
 class Waiting(Protocol):
-    """Bytes that wait. `write` raises `StorageFull` (SPOOL_FULL), both raise `Unavailable`."""
+    """Bytes that wait. `write` raises `StorageFull` (SPOOL_FULL), all raise `Unavailable`: also where they changed."""
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Return `length` bytes, fewer only at the end."""
+
+    def chunks(self, offset: int, length: int) -> Iterator[Chunk]:
+        """Yield them in chunks of at most 1 MiB."""
 
 
 class _InMemory:
@@ -66,6 +69,11 @@ class _InMemory:
 
     def read_at(self, offset: int, length: int) -> bytes:
         return bytes(memoryview(self._data)[offset : offset + length])
+
+    def chunks(self, offset: int, length: int) -> Iterator[Chunk]:
+        end = offset + length
+        for start in range(offset, end, PIECE_BYTES):
+            yield Chunk(self.read_at(start, min(PIECE_BYTES, end - start)))
 
 
 class Payload:
@@ -79,22 +87,22 @@ class Payload:
         footer: Footer | None,
         size_bytes: int,
         sha256: bytes,
-        pieces: Callable[[], Iterator[bytes]],
+        chunks: Callable[[], Iterator[Chunk]],
         stack: ExitStack,
     ) -> None:
         self.footer = footer
         self.size_bytes = size_bytes
         self.sha256 = sha256
-        self._pieces = pieces
+        self._chunks = chunks
         self._stack = stack
 
     def __iter__(self) -> Iterator[Chunk]:
         try:
-            for piece in self._pieces():
-                yield Chunk(piece, google_crc32c.value(piece))
+            for data, crc32c in self._chunks():
+                yield Chunk(data, google_crc32c.value(data) if crc32c is None else crc32c)
         except SealBroken as broken:
-            # It was verified, and has waited since.
-            message = "the spool does not give back what was put there"
+            # It was verified, and the spool looks after itself: so this is no damage of what is stored.
+            message = "a payload did not wait in the server's memory as it was verified"
             raise Unavailable(Reason.BACKEND_UNAVAILABLE, message) from broken
 
     def close(self) -> None:
@@ -133,7 +141,7 @@ def open_payload(
         if legacy is not None and not end.endswith(END_MAGIC):
             payload_bytes, payload_sha256 = legacy(waiting.read_at, size)
             return Payload(
-                None, payload_bytes, payload_sha256, lambda: _cut(waiting, 0, payload_bytes), stack.pop_all()
+                None, payload_bytes, payload_sha256, lambda: waiting.chunks(0, payload_bytes), stack.pop_all()
             )
         length = seal.footer_length(end)
         stored_bytes = size - HEAD_BYTES - length
@@ -147,21 +155,22 @@ def open_payload(
             raise SealBroken("its bytes are not those that were sealed")
         seal.verify(footer, end[-length:], key, stored_sha256)
 
-        def pieces() -> Iterator[bytes]:
+        def chunks() -> Iterator[Chunk]:
             if not footer.head.is_encrypted:
-                return _cut(waiting, HEAD_BYTES, stored_bytes)
-            return decrypted(
+                return waiting.chunks(HEAD_BYTES, stored_bytes)
+            pieces = decrypted(
                 lambda offset, length: waiting.read_at(HEAD_BYTES + offset, min(length, stored_bytes - offset)),
                 stored_bytes,
                 key,
                 footer.head,
             )
+            return (Chunk(piece) for piece in pieces)
 
         if footer.head.is_encrypted:
-            payload_sha256 = _sha256_of(pieces(), stack)
+            payload_sha256 = _sha256_of(chunks(), stack)
         if not footer.is_of(payload_sha256, key):
             raise SealBroken("its payload is not the one that was sealed")
-        return Payload(footer, footer.size_bytes, payload_sha256, pieces, stack.pop_all())
+        return Payload(footer, footer.size_bytes, payload_sha256, chunks, stack.pop_all())
 
 
 def _read(reader: ObjectReader, size: int, waiting: Waiting, sha256: Sha256) -> tuple[bytes, bytes]:
@@ -183,15 +192,10 @@ def _read(reader: ObjectReader, size: int, waiting: Waiting, sha256: Sha256) -> 
     return bytes(head), bytes(end)
 
 
-def _cut(waiting: Waiting, start: int, size: int) -> Iterator[bytes]:
-    for offset in range(0, size, PIECE_BYTES):
-        yield waiting.read_at(start + offset, min(PIECE_BYTES, size - offset))
-
-
-def _sha256_of(pieces: Iterator[bytes], stack: ExitStack) -> bytes:
+def _sha256_of(chunks: Iterator[Chunk], stack: ExitStack) -> bytes:
     sha256 = Sha256()
     stack.callback(sha256.close)
-    for piece in pieces:
+    for chunk in chunks:
         calls.check("verifying what is stored")
-        sha256.update(piece)
+        sha256.update(chunk.data)
     return sha256.digest()

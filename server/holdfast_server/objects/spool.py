@@ -1,26 +1,34 @@
 """The spool: room for bytes that must be known whole before they can go on.
 
 A store that wants an object's digests before its first byte, or that must send the same bytes once more, keeps them
-here meanwhile. The files have no names and nothing is synced: a spool is no storage.
+here meanwhile. The files have no names and nothing is synced: a spool is no storage. But what was verified before must
+not leave as something else: so the CRC-32C of each MiB stays in memory, and what is read back is checked against it.
 """
 
 import errno
+import logging
 import os
 import tempfile
 import threading
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
+
+import google_crc32c
 
 from holdfast_server.errors import Reason, StorageFull, Unavailable
+from holdfast_server.objects.body import PIECE_BYTES, Chunk
 
 DEFAULT_SPOOL_BYTES = 4 << 30
 """4 GiB."""
 
 _CLOSED = -1
+
+_log = logging.getLogger(__name__)
 
 
 class Spool:
@@ -55,6 +63,13 @@ class Spool:
             return SpooledFile(_open_unlinked(self._directory), self._room)
 
 
+class _Written(NamedTuple):
+    """How much was written, and the CRC-32C of what is behind the last whole piece: replaced together."""
+
+    size_bytes: int
+    rest_crc32c: int
+
+
 class SpooledFile:
     """Bytes in the spool. One thread writes; what it has written, any number may read at the same time.
 
@@ -64,8 +79,14 @@ class SpooledFile:
     def __init__(self, fd: int, room: "_Room") -> None:
         self._fd = fd
         self._room = room
-        self.size_bytes = 0
+        self._written = _Written(0, 0)
+        self._crcs = array("I")
+        """CRC-32C of each whole piece."""
+
+    @property
+    def size_bytes(self) -> int:
         """The bytes written so far."""
+        return self._written.size_bytes
 
     def write(self, data: bytes | memoryview) -> None:
         """Append all of `data`, or nothing.
@@ -74,6 +95,7 @@ class SpooledFile:
         the disk fails otherwise. Those before it are kept in any case.
         """
         fd = self._open_fd()
+        crcs, written = self._after(data)
         self._room.take(len(data))
         try:
             with _os_errors_translated():
@@ -84,31 +106,28 @@ class SpooledFile:
                 os.ftruncate(fd, self.size_bytes)
             self._room.give_back(len(data))
             raise
-        self.size_bytes += len(data)
+        self._crcs.extend(crcs)
+        self._written = written
+
+    def chunks(self, offset: int, length: int) -> Iterator[Chunk]:
+        """Yield `length` bytes from `offset` on, fewer only at the end, cut at each MiB of the file.
+
+        Those that are a whole piece have their CRC-32C. Raises `Unavailable` if the disk fails, or does not give back
+        what was put there.
+        """
+        written = self._written
+        end = min(offset + length, written.size_bytes)
+        while offset < end:
+            start = offset - offset % PIECE_BYTES
+            piece, crc32c = self._piece(start, written)
+            data = piece[offset - start : end - start]
+            yield Chunk(data, crc32c if len(data) == len(piece) else None)
+            offset += len(data)
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset` on, fewer only at the end. Raises `Unavailable` if the disk fails."""
-        fd = self._open_fd()
-        end = min(offset + length, self.size_bytes)
-        parts = []
-        with _os_errors_translated():
-            while offset < end and (data := os.pread(fd, end - offset, offset)):
-                parts.append(data)
-                offset += len(data)
+        """Return `length` bytes from `offset` on, fewer only at the end. Raises what `chunks` does."""
+        parts = [chunk.data for chunk in self.chunks(offset, length)]
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def readinto_at(self, offset: int, buffer: memoryview) -> int:
-        """Fill `buffer` from `offset` on, and return how many bytes that were: fewer than fit only at the end.
-
-        Raises `Unavailable` if the disk fails.
-        """
-        fd = self._open_fd()
-        wanted = min(len(buffer), self.size_bytes - offset)
-        done = 0
-        with _os_errors_translated():
-            while done < wanted and (count := os.preadv(fd, [buffer[done:wanted]], offset + done)):
-                done += count
-        return done
 
     def close(self) -> None:
         """Free the bytes, and give their room back; harmless when repeated. Not while another thread reads them."""
@@ -131,6 +150,34 @@ class SpooledFile:
     def __del__(self) -> None:
         """Close the file, if nobody did."""
         self.close()
+
+    def _after(self, data: bytes | memoryview) -> tuple[list[int], _Written]:
+        """Return what is known once `data` is written: the CRC-32C of the pieces that it completes, and the rest."""
+        size, crc32c = self._written
+        view = memoryview(data)
+        crcs: list[int] = []
+        while view:
+            fits = view[: PIECE_BYTES - size % PIECE_BYTES]
+            is_all = len(fits) == len(data)
+            crc32c = google_crc32c.extend(crc32c, bytes(data if is_all else fits))  # of bytes that is no copy
+            view = view[len(fits) :]
+            size += len(fits)
+            if size % PIECE_BYTES == 0:
+                crcs.append(crc32c)
+                crc32c = 0
+        return crcs, _Written(size, crc32c)
+
+    def _piece(self, start: int, written: _Written) -> tuple[bytes, int]:
+        """Read a piece, the last one as far as it was written then, and check it."""
+        length = min(PIECE_BYTES, written.size_bytes - start)
+        data = _read_at(self._open_fd(), start, length)
+        crc32c = self._crcs[start // PIECE_BYTES] if length == PIECE_BYTES else written.rest_crc32c
+        if len(data) != length or google_crc32c.value(data) != crc32c:
+            fields = {"offset": start, "wanted_bytes": length, "read_bytes": len(data)}
+            _log.warning("The spool did not give back what was put there", extra={"fields": fields})
+            message = "the server's spool did not give back what was put there"
+            raise Unavailable(Reason.BACKEND_UNAVAILABLE, message)
+        return data, crc32c
 
     def _open_fd(self) -> int:
         if self._fd == _CLOSED:
@@ -181,6 +228,17 @@ def _write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
         written = os.pwrite(fd, view, offset)
         view = view[written:]
         offset += written
+
+
+def _read_at(fd: int, offset: int, length: int) -> bytes:
+    """Return `length` bytes, fewer where the file ends. Raises `Unavailable` if the disk fails."""
+    parts = []
+    with _os_errors_translated():
+        while length and (data := os.pread(fd, length, offset)):
+            parts.append(data)
+            offset += len(data)
+            length -= len(data)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 @contextmanager

@@ -294,5 +294,5 @@ def _write(parts: Iterator[memoryview], spooled: SpooledFile) -> None:
 
 
 def _read_back(spooled: SpooledFile) -> Iterator[bytes]:
-    for offset in range(0, spooled.size_bytes, layout.FRAME_BYTES):
-        yield spooled.read_at(offset, layout.FRAME_BYTES)
+    for chunk in spooled.chunks(0, spooled.size_bytes):
+        yield chunk.data
