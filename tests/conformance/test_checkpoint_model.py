@@ -24,6 +24,7 @@ from tests.support.meddled_store import once
 from tests.support.room_model import Found, Pruned, Reason, Room, Rooms, Snapshot
 from tests.support.s3_servers import S3Server
 from tests.support.statuses import Refusal
+from tests.support.tombstones import GAP
 
 STEPS = 40
 EXAMPLES = {"direct memory": 400, "grpc memory": 40, "direct filesystem": 40, "direct moto": 12, "direct minio": 12}
@@ -33,8 +34,8 @@ HOUR = 3600
 names = st.sampled_from(["a", "a/b", "a-b", "é/🎲"])
 servers = st.integers(0, 1)
 payloads = st.sampled_from([b"", b"one", b"two"])
-above = st.integers(-4, 4)
-"""An epoch, counted from the highest that there is."""
+above = st.sampled_from([*range(-4, 5), *range(-4, 5), -GAP - 1, -GAP])
+"""An epoch, counted from the highest that there is, the tombstone's included."""
 
 
 class CheckpointModel(RuleBasedStateMachine):
@@ -84,7 +85,7 @@ class CheckpointModel(RuleBasedStateMachine):
     def _note_leftover(self, room: str, epoch: int, data: bytes) -> None:
         """Note what a server left that did not know of a deletion: below the tombstone nobody is shown it."""
         model = self._model[room]
-        if epoch <= model.buried and epoch_name(room, epoch) in self._back_door.names():
+        if epoch <= max(model.buried, model.floor) and epoch_name(room, epoch) in self._back_door.names():
             model.payloads.setdefault(epoch, data)
 
     @rule(server=servers, room=names, offset=st.integers(1, 4), data=payloads)
@@ -146,8 +147,9 @@ class CheckpointModel(RuleBasedStateMachine):
     @rule(server=servers, room=names, start=st.integers(0, 5), page_size=st.integers(0, 4))
     def list_checkpoints(self, server: int, room: str, start: int, page_size: int) -> None:
         model = self._model[room]
+        tried(lambda: self._servers[server].stat(room))  # a list does not ask whether the room was deleted elsewhere
         entries = self._servers[server].listed(room, from_epoch=start, page_size=page_size)
-        assert [entry.epoch for entry in entries] == sorted(epoch for epoch in model.payloads if epoch >= start)
+        assert [entry.epoch for entry in entries] == sorted(epoch for epoch in model.shown if epoch >= start)
         for entry in entries:
             if entry.epoch in model.damaged:
                 assert _reason(entry.status.reason) == "SEAL_INVALID"
@@ -196,20 +198,33 @@ class CheckpointModel(RuleBasedStateMachine):
 
     # Snapshots.
 
-    @rule(server=servers, room=names, data=payloads, condition=st.sampled_from(["", "", "new", "right", "wrong"]))
-    def hibernate(self, server: int, room: str, data: bytes, condition: str) -> None:
+    @rule(
+        server=servers,
+        room=names,
+        data=payloads,
+        condition=st.sampled_from(["", "", "new", "right", "wrong"]),
+        writer=st.sampled_from(["", "one", "one/1", "one/2"]),
+    )
+    def hibernate(self, *, server: int, room: str, data: bytes, condition: str, writer: str) -> None:
         there = self._model.snapshots.get(room)
         etag = {"right": "x" if there is None else there.etag, "wrong": "wrong"}.get(condition)
         fields: dict[str, Any] = {"create_only": True} if condition == "new" else {}
         if etag is not None:
-            fields = {"if_match_etag": etag}
-        wanted = self._model.may_hibernate(room, create_only=condition == "new", etag=etag)
-        info = tried(lambda: self._servers[server].hibernate(room, data, **fields))
+            fields, writer = {"if_match_etag": etag}, ""  # who both repeats and names another is refused for either
+        wanted = self._model.hibernate(room, data, writer, create_only=condition == "new", etag=etag)
+        info = tried(lambda: self._servers[server].hibernate(room, data, writer_id=writer, **fields))
         if isinstance(info, Refusal):
             assert wanted == info.reason
             return
-        assert wanted is None
-        self._model.snapshots[room] = Snapshot(data, info.etag)
+        assert isinstance(wanted, Snapshot), wanted
+        wanted.etag = info.etag
+
+    @precondition(lambda self: any(self._model.given_away.values()))
+    @rule(server=servers, number=st.integers(0, 20))
+    def hibernate_once_more_what_others_have(self, server: int, number: int) -> None:
+        there = [(room, *each) for room, given in self._model.given_away.items() for each in given]
+        room, writer, data = there[number % len(there)]
+        self.hibernate(server=server, room=room, data=data, condition="", writer=writer)
 
     @rule(server=servers, room=names)
     def restore(self, server: int, room: str) -> None:

@@ -15,6 +15,7 @@ from tests.support.any_checkpoints import (
     snapshot_name,
 )
 from tests.support.meddled_store import once
+from tests.support.tombstones import anew_after
 
 ROOM = "arena"
 HOUR = 3600
@@ -214,7 +215,8 @@ def test_a_deleted_room_is_gone_and_its_epochs_go_on_above(checkpoints: Checkpoi
     ten(checkpoints)
     checkpoints.hibernate(ROOM, b"sleeping")
     done = checkpoints.delete_room(ROOM)
-    assert (done.deleted, done.existed, done.next_epoch) == (10, True, 10)
+    anew = anew_after(9)
+    assert (done.deleted, done.existed, done.next_epoch) == (10, True, anew)
     assert checkpoints.names() == [snapshot_name(ROOM), pointer_name(ROOM)]
     for _ in range(2):
         for call in (checkpoints.load, checkpoints.stat):
@@ -222,14 +224,19 @@ def test_a_deleted_room_is_gone_and_its_epochs_go_on_above(checkpoints: Checkpoi
                 call(ROOM)
         with refused("ROOM_NOT_FOUND", "NOT_FOUND"):
             checkpoints.load(ROOM, fallback=True)
-        for epoch in (0, 9):
+        for epoch in (0, 9, 10, anew - 1):
             with refused("EPOCH_TOO_OLD", "FAILED_PRECONDITION") as refusal:
                 checkpoints.save(ROOM, epoch)
-            assert refusal.names == {"room_id": ROOM, "latest_epoch": "9", "next_epoch": "10"}
+            assert refusal.names == {
+                "room_id": ROOM,
+                "latest_epoch": str(anew - 1),
+                "next_epoch": str(anew),
+                "deleted": "true",
+            }
         assert checkpoints.epochs(ROOM) == []
         checkpoints.restart()
-    saved = checkpoints.save(ROOM, 10, b"new", if_latest_epoch=-1)
-    assert (saved.outcome, saved.pointer_moved, saved.latest_epoch) == (STORED, True, 10)
+    saved = checkpoints.save(ROOM, anew, b"new", if_latest_epoch=-1)
+    assert (saved.outcome, saved.pointer_moved, saved.latest_epoch) == (STORED, True, anew)
     assert checkpoints.load(ROOM).data == b"new"
     assert checkpoints.restore(ROOM).data == b"sleeping"
 
@@ -241,7 +248,7 @@ def test_deleting_what_is_not_there_or_once_more_is_no_error(checkpoints: Checkp
     checkpoints.save(ROOM, 4)
     checkpoints.delete_room(ROOM)
     again = checkpoints.delete_room(ROOM)
-    assert (again.deleted, again.existed, again.next_epoch) == (0, False, 5)
+    assert (again.deleted, again.existed, again.next_epoch) == (0, False, anew_after(4)), "it stays where it is"
 
 
 def test_a_deletion_that_broke_off_is_finished_by_the_next(checkpoints: Checkpoints) -> None:
@@ -269,7 +276,7 @@ def test_orphans_above_the_pointer_go_with_their_room_and_count_for_its_epochs(c
     checkpoints.objects.before = once("put", pointer_name(ROOM))
     with refused("BACKEND_UNAVAILABLE"):
         checkpoints.save(ROOM, 8)
-    assert checkpoints.delete_room(ROOM).next_epoch == 9
+    assert checkpoints.delete_room(ROOM).next_epoch == anew_after(8)
     assert checkpoints.names() == [pointer_name(ROOM)]
 
 
@@ -280,7 +287,7 @@ def test_a_room_with_a_damaged_pointer_can_be_deleted(checkpoints: Checkpoints, 
     if not knows:
         checkpoints.restart()
     done = checkpoints.delete_room(ROOM)
-    assert (done.deleted, done.existed, done.next_epoch) == (10, True, 10)
+    assert (done.deleted, done.existed, done.next_epoch) == (10, True, anew_after(9))
 
 
 def test_a_save_during_a_deletion_is_either_deleted_or_refused(checkpoints: Checkpoints) -> None:
@@ -295,7 +302,7 @@ def test_a_save_during_a_deletion_is_either_deleted_or_refused(checkpoints: Chec
 
         checkpoints.objects.before = meddle
         done = checkpoints.delete_room(ROOM)
-        assert (done.deleted, done.next_epoch) == (11, 11)
+        assert (done.deleted, done.next_epoch) == (11, anew_after(10))
         with refused("EPOCH_TOO_OLD"):
             other.save(ROOM, 10, b"10")
 
@@ -323,4 +330,6 @@ def test_a_watermark_of_a_deleted_room_is_no_damage_to_other_servers(checkpoints
         checkpoints.delete_room(ROOM)
         with refused("ROOM_NOT_FOUND", "NOT_FOUND"):
             other.load(ROOM)
-        assert other.save(ROOM, 6).pointer_moved
+        with refused("EPOCH_TOO_OLD", "FAILED_PRECONDITION"):
+            other.save(ROOM, 6)
+        assert other.save(ROOM, anew_after(5)).pointer_moved

@@ -275,7 +275,7 @@ def test_the_highest_epoch_is_an_epoch(checkpoints: Checkpoints) -> None:
     assert (loaded.data, loaded.info.next_epoch) == (b"last", MAX_EPOCH + 1)
     assert checkpoints.epochs(ROOM) == [MAX_EPOCH]
     assert checkpoints.save(ROOM, MAX_EPOCH, b"other").outcome == DIFFERENT
-    assert checkpoints.delete_room(ROOM).next_epoch == MAX_EPOCH + 1
+    assert checkpoints.delete_room(ROOM).next_epoch == MAX_EPOCH + 1, "there is none above it to begin anew with"
 
 
 def test_an_upload_that_breaks_off_leaves_the_room_as_it_was(checkpoints: Checkpoints) -> None:

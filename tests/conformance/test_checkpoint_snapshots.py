@@ -261,7 +261,7 @@ def test_what_is_not_the_rooms_snapshot_is_damage_and_stays(checkpoints: Checkpo
     mine, other = sorted(checkpoints.hibernated(), key=lambda entry: entry.room_id != ROOM)
     assert (mine.HasField("snapshot"), ErrorReason.Name(mine.status.reason)) == (False, "ERROR_REASON_SEAL_INVALID")
     assert (other.room_id, other.HasField("snapshot")) == ("other", True)
-    checkpoints.hibernate(ROOM, b"new")
+    checkpoints.hibernate(ROOM, b"new", replace_damaged=True)
     assert checkpoints.restore(ROOM).data == b"new"
 
 

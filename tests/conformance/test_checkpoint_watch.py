@@ -98,8 +98,8 @@ def test_a_deletion_is_told_and_what_comes_after_it(checkpoints: Checkpoints) ->
     checkpoints.save(ROOM, 3)
     with checkpoints.beside() as other, checkpoints.watch(ROOM) as watcher:
         assert watcher.next().epoch == 3
-        for mine, epoch in ((checkpoints, 4), (other, 5)):
-            mine.delete_room(ROOM)
+        for mine in (checkpoints, other):
+            epoch = mine.delete_room(ROOM).next_epoch
             gone = watcher.next()
             assert (gone.HasField("epoch"), gone.status.code) == (False, 0)
             mine.save(ROOM, epoch)
@@ -116,7 +116,7 @@ def test_a_damaged_pointer_is_told_once_and_the_room_is_watched_on(checkpoints: 
         assert (damaged.HasField("epoch"), damaged.status.code) == (False, 15)
         checkpoints.put(pointer_name(ROOM), good)
         other.save(ROOM, 4)
-        assert watcher.next().epoch == 4
+        assert watcher.epochs_to(4) in ([4], [3, 4]), "it is good again before that is saved"
 
 
 def test_a_rolled_back_pointer_is_told_and_never_as_an_epoch(checkpoints: Checkpoints) -> None:

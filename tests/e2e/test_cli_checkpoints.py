@@ -29,6 +29,7 @@ from tests.support.fake_checkpoints import (
 from tests.support.rooms import damage, damage_snapshot
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
+from tests.support.tombstones import anew_after
 
 _DATA = sample(MIB + 5)
 
@@ -379,10 +380,11 @@ class TestDeleting:
     ) -> None:
         for epoch in range(2):
             checkpoints.save(room, epoch, b"x")
-        assert run.json("rm", room, "--yes") == {"room_id": room, "existed": True, "deleted": 2, "next_epoch": 2}
-        assert run("rm", room, "-y") == f"was not there: {room} (next epoch 2)\n"
-        assert run("save", room, "-", data=b"x").startswith(f"stored {room} at epoch 2 ")
-        assert run("rm", room, "-y") == f"removed {room}: 1 checkpoint (next epoch 3)\n"
+        anew = anew_after(1)
+        assert run.json("rm", room, "--yes") == {"room_id": room, "existed": True, "deleted": 2, "next_epoch": anew}
+        assert run("rm", room, "-y") == f"was not there: {room} (next epoch {anew})\n"
+        assert run("save", room, "-", data=b"x").startswith(f"stored {room} at epoch {anew} ")
+        assert run("rm", room, "-y") == f"removed {room}: 1 checkpoint (next epoch {anew_after(anew)})\n"
 
     def test_a_room_whose_key_is_lost_is_removed_if_that_is_said(self, tmp_path: Path) -> None:
         data_dir = tmp_path / "data"
@@ -397,8 +399,9 @@ class TestDeleting:
             code, printed, said = run.ends("checkpoint", "rm", "lost", "--yes")
             assert (code, printed) == (1, "")
             assert "is not in the key ring" in said
-            assert run("rm", "lost", "--yes", "--without-key") == "removed lost: 1 checkpoint (next epoch 7)\n"
-            assert run("save", "lost", "-", data=b"y").startswith("stored lost at epoch 7 ")
+            anew = anew_after(6)
+            assert run("rm", "lost", "--yes", "--without-key") == f"removed lost: 1 checkpoint (next epoch {anew})\n"
+            assert run("save", "lost", "-", data=b"y").startswith(f"stored lost at epoch {anew} ")
 
     @pytest.mark.parametrize(("answer", "removed"), [(b"y\n", True), (b"n\n", False), (b"\n", False), (b"\x04", False)])
     def test_a_person_is_asked(
@@ -574,3 +577,6 @@ class TestSleeping:
         code, printed, _ = run.ends("checkpoint", "restore", room, "target")
         assert (code, printed) == (5, "")
         assert not (run.directory / "target").exists()
+        code, printed, said = run.ends("checkpoint", "hibernate", room, "source")
+        assert (code, printed, "set replace_damaged" in said) == (5, "", True)
+        assert run("hibernate", room, "source", "--replace-damaged").startswith(f"hibernated {room} ")

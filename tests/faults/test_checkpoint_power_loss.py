@@ -20,6 +20,7 @@ from holdfast_server.objects.filesystem.disk import Disk
 from holdfast_server.workers import Workers
 from tests.support.checkpoint_stores import checkpoint_store, confirm, hibernate, load, restore, save
 from tests.support.power_loss import Platter, Power, PowerLost, UnsyncedDisk
+from tests.support.tombstones import anew_after
 
 ROOM = RoomId("arena/7")
 
@@ -78,7 +79,7 @@ def confirms(store: CheckpointStore, promises: Promises) -> None:
 
 SCENARIOS: dict[str, list[Step]] = {
     "saves": [saves(1), saves(2), saves(5), saves(3)],
-    "a room that is deleted and begun anew": [saves(1), saves(2), deletes, saves(3)],
+    "a room that is deleted and begun anew": [saves(1), saves(2), deletes, saves(anew_after(2))],
     "a room that sleeps and wakes": [hibernates(b"one"), hibernates(b"two"), confirms, hibernates(b"three")],
 }
 

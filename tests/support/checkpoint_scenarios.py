@@ -21,10 +21,12 @@ from tests.support.checkpoint_damage import flipped
 from tests.support.checkpoint_stores import checkpoint_store, confirm, hibernate, load, restore, save
 from tests.support.disk_operations import content
 from tests.support.failing_store import FailingStore, Killed
+from tests.support.tombstones import anew_after
 
 ROOM = RoomId("arena/7")
 OLD = {1: b"one", 2: b"two", 3: b"three"}
 NEW = b"the newest"
+ANEW = anew_after(3)
 KEEP_ONE = Retention(1, timedelta(0))
 LIFETIME = timedelta(seconds=DEFAULT_TOMBSTONE_SECONDS)
 
@@ -193,15 +195,15 @@ class ASaveAfterADeletion(Scenario):
         list(stage.other.delete_room(ROOM))
 
     def do(self, store: CheckpointStore, _prepared: Any) -> None:
-        assert save(store, ROOM, 4, NEW).latest_epoch == 4
+        assert save(store, ROOM, ANEW, NEW).latest_epoch == ANEW
 
     def meanwhile(self, store: CheckpointStore) -> None:
         with suppress(NotFound):
-            assert load(store, ROOM) == (4, NEW)
+            assert load(store, ROOM) == (ANEW, NEW)
 
     def afterwards(self, store: CheckpointStore) -> None:
-        assert load(store, ROOM) == (4, NEW)
-        assert epochs(store) == [4]
+        assert load(store, ROOM) == (ANEW, NEW)
+        assert epochs(store) == [ANEW]
 
 
 class ATombstonesRemoval(Scenario):

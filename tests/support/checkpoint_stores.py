@@ -56,10 +56,23 @@ def load(store: CheckpointStore, room: RoomId, epoch: int | None = None, **optio
         return loaded.found.checkpoint.epoch, b"".join(chunk.data for chunk in loaded)
 
 
-def hibernate(store: CheckpointStore, room: RoomId, data: bytes, condition: Condition = OVERWRITE) -> Snapshot:
+def hibernate(
+    store: CheckpointStore,
+    room: RoomId,
+    data: bytes,
+    condition: Condition = OVERWRITE,
+    *,
+    replace_damaged: bool = False,
+) -> Snapshot:
     """Store a room's snapshot."""
-    subject = Subject(room.text)
-    return store.snapshots.hibernate(room, _parts(data), NOTHING_DECLARED, subject=subject, condition=condition)
+    return store.snapshots.hibernate(
+        room,
+        _parts(data),
+        NOTHING_DECLARED,
+        subject=Subject(room.text),
+        condition=condition,
+        replace_damaged=replace_damaged,
+    )
 
 
 def restore(store: CheckpointStore, room: RoomId) -> tuple[Snapshot, bytes]:

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from tests.support.tombstones import tombstone_of
+
+REMEMBERED = 8
+"""So many snapshots that others have confirmed are known, should they be hibernated once more."""
+
 
 class Reason(str):
     """A refusal, by the name of its reason."""
@@ -51,12 +56,20 @@ class Deleted(NamedTuple):
 
 @dataclass
 class Room:
-    """A room's checkpoints, and its pointer: the epoch that it names (-1: none), and that which was deleted (-1)."""
+    """A room's checkpoints, and its pointer: the epoch that it names, or that of the tombstone in its place (-1: none).
+
+    What is at or below `floor` was deleted before the room was begun anew.
+    """
 
     payloads: dict[int, bytes] = field(default_factory=dict)
     damaged: set[int] = field(default_factory=set)
     latest: int = -1
     buried: int = -1
+    floor: int = -1
+
+    @property
+    def shown(self) -> dict[int, bytes]:
+        return {epoch: data for epoch, data in self.payloads.items() if epoch > max(self.floor, self.buried)}
 
     @property
     def is_live(self) -> bool:
@@ -70,7 +83,7 @@ class Room:
         is_elsewhere = if_latest is not None and self.latest not in {if_latest, epoch}
         # A room that has lost its pointer would be set back, too.
         has_no_pointer = not self.is_live and self.buried < 0
-        if epoch <= self.buried or (has_no_pointer and epoch < self.highest and not is_elsewhere):
+        if epoch <= max(self.buried, self.floor) or (has_no_pointer and epoch < self.highest and not is_elsewhere):
             return Reason("EPOCH_TOO_OLD")
         if is_elsewhere:
             return Reason("CONCURRENT_MODIFICATION")
@@ -79,7 +92,7 @@ class Room:
             if require_new:
                 return Reason("ALREADY_EXISTS")
             is_same, is_damaged = self.payloads[epoch] == data, epoch in self.damaged
-            if not is_same and not is_damaged and if_latest not in {None, self.latest}:
+            if (not is_same or is_damaged) and if_latest not in {None, self.latest}:
                 return Reason("CONCURRENT_MODIFICATION")
             if not is_same or is_damaged:
                 taken = Outcome.DAMAGED if is_damaged else Outcome.DIFFERENT
@@ -88,7 +101,7 @@ class Room:
         self.payloads[epoch] = data
         moved = epoch > self.latest
         if moved:
-            self.latest, self.buried = epoch, -1
+            self.latest, self.buried, self.floor = epoch, -1, max(self.floor, self.buried)
         return Saved(outcome, moved, self.latest, self.latest + 1)
 
     def load(self, epoch: int | None, min_epoch: int | None, *, fallback: bool) -> Found | Reason:
@@ -103,15 +116,15 @@ class Room:
                     return Reason("ROOM_NOT_FOUND")
                 skipped.append((None, "ROOM_NOT_FOUND"))
                 start = max(self.payloads)
-        older = sorted((each for each in self.payloads if each < start), reverse=True)
+        older = sorted((each for each in self.shown if each < start), reverse=True)
         refusal: Reason | None = None
         for each in [start, *older] if fallback else [start]:
             if min_epoch is not None and each < min_epoch:
                 return refusal or Reason("EPOCH_TOO_OLD")
-            if each in self.payloads and each not in self.damaged:
+            if each in self.shown and each not in self.damaged:
                 latest = self.latest if self.is_live else None
                 return Found(each, self.payloads[each], latest, self.highest + 1, skipped)
-            reason = Reason("SEAL_INVALID" if each in self.payloads else "CHECKPOINT_NOT_FOUND")
+            reason = Reason("SEAL_INVALID" if each in self.shown else "CHECKPOINT_NOT_FOUND")
             refusal = refusal or reason
             skipped.append((each, reason))
         return refusal or Reason("ROOM_NOT_FOUND")
@@ -119,21 +132,22 @@ class Room:
     def prune(self, keep_last: int, *, is_old: bool, dry_run: bool) -> Pruned | Reason:
         if not self.is_live:
             return Reason("ROOM_NOT_FOUND")
-        older = sorted(each for each in self.payloads if each < self.latest)
+        gone = [each for each in self.payloads if each <= self.floor]
+        older = sorted(each for each in self.shown if each < self.latest)
         keep = keep_last - 1
         bad = len(self.damaged.intersection(older[-keep:])) if keep else 0
         keep += bad
-        condemned = (older[:-keep] if keep else older) if is_old else []
+        condemned = gone + ((older[:-keep] if keep else older) if is_old else [])
         if condemned and self.latest in self.damaged:
             return Reason("SEAL_INVALID")
         for each in condemned if not dry_run else ():
             self.remove(each)
-        return Pruned(1, len(condemned), 1 + len(older) - len(condemned), [])
+        return Pruned(1, len(condemned), 1 + len(gone) + len(older) - len(condemned), [])
 
     def delete(self) -> Deleted:
         existed = self.is_live or (self.buried < 0 and bool(self.payloads))
-        if existed or self.buried >= 0:
-            self.buried, self.latest = self.highest, -1
+        if existed or self.highest > self.buried:
+            self.buried, self.latest, self.floor = tombstone_of(self.highest), -1, -1
         gone = [each for each in self.payloads if each <= self.buried]
         for each in gone:
             self.remove(each)
@@ -150,6 +164,7 @@ class Snapshot:
 
     data: bytes
     etag: str
+    writer: str = ""
     given_up: str | None = None
 
 
@@ -159,6 +174,8 @@ class Rooms:
     def __init__(self) -> None:
         self.rooms: dict[str, Room] = {}
         self.snapshots: dict[str, Snapshot] = {}
+        self.given_away: dict[str, list[tuple[str, bytes]]] = {}
+        """The writers and payloads of the snapshots that others have confirmed, newest first."""
 
     def __getitem__(self, room: str) -> Room:
         return self.rooms.setdefault(room, Room())
@@ -185,13 +202,19 @@ class Rooms:
         snapshot = self.snapshots.get(room)
         return None if snapshot is None or snapshot.given_up is not None else snapshot
 
-    def may_hibernate(self, room: str, *, create_only: bool, etag: str | None) -> Reason | None:
+    def hibernate(
+        self, room: str, data: bytes, writer: str, *, create_only: bool, etag: str | None
+    ) -> Snapshot | Reason:
+        """Return what is there then; its etag is for the caller to fill in."""
         snapshot = self.asleep(room)
         if create_only and snapshot is not None:
             return Reason("ALREADY_EXISTS")
         if etag is not None and (snapshot is None or snapshot.etag != etag):
             return Reason("PRECONDITION_FAILED")
-        return None
+        if writer and (writer, data) in self.given_away.get(room, [])[:REMEMBERED]:
+            return Reason("CONCURRENT_MODIFICATION")
+        self.snapshots[room] = Snapshot(data, "", writer)
+        return self.snapshots[room]
 
     def confirm(self, room: str, etag: str, data: bytes, writer: str) -> Reason | None:
         snapshot = self.snapshots.get(room)
@@ -205,4 +228,6 @@ class Rooms:
         if snapshot.data != data:
             return Reason("CHECKSUM_MISMATCH")
         snapshot.given_up = writer
+        if writer and snapshot.writer not in {"", writer}:
+            self.given_away.setdefault(room, []).insert(0, (snapshot.writer, snapshot.data))
         return None

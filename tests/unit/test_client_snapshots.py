@@ -227,3 +227,8 @@ def test_a_damaged_snapshot_is_told_and_stays(tmp_path: Path) -> None:
         assert isinstance(bad.error, holdfast.IntegrityFailed)
         assert bad.snapshot is None
         assert good.error is None
+        for create_only in (False, True):
+            with pytest.raises(holdfast.IntegrityFailed, match="see that it is not, and set replace_damaged"):
+                client.checkpoints.hibernate("a", b"new", create_only=create_only)
+        client.checkpoints.hibernate("a", b"new", replace_damaged=True)
+        assert client.checkpoints.restore("a").read() == b"new"

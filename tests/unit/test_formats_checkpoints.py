@@ -19,6 +19,7 @@ from holdfast_server.checkpoints.seal import Algorithm, Head, Measured, Purpose,
 from holdfast_server.checkpoints.segments import encrypted
 from tests.support.documents import blocks
 from tests.support.server_process import ServerProcess
+from tests.support.tombstones import GAP, anew_after, tombstone_of
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 (RING,) = blocks(DOCUMENT, "json")
@@ -100,10 +101,15 @@ def data_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         client.checkpoints.save("ada/maze", 7, LARGE, writer_id="node-3", metadata={"map": "dust", "mode": ""})
         client.checkpoints.save("gone", 5, PAYLOAD)
         client.checkpoints.delete_room("gone")
+        client.checkpoints.save("anew", 5, PAYLOAD)
+        client.checkpoints.save("anew", client.checkpoints.delete_room("anew").next_epoch, PAYLOAD)
         client.checkpoints.hibernate("ada/nap", PAYLOAD, writer_id="node-3")
         client.checkpoints.hibernate("woken", PAYLOAD, writer_id="node-3/1")
-        with client.checkpoints.restoring("woken", writer_id="node-4") as reader:
-            reader.read()
+        client.checkpoints.hibernate("again", PAYLOAD, writer_id="node-3/1")
+        for room in ("woken", "again"):
+            with client.checkpoints.restoring(room, writer_id="node-4") as reader:
+                reader.read()
+        client.checkpoints.hibernate("again", PAYLOAD, writer_id="node-4/1")
     return tmp_path / "data"
 
 
@@ -120,9 +126,20 @@ def test_the_reader_reads_all_that_a_server_seals(data_dir: Path) -> None:
     file = (data_dir / "objects" / "tree" / (maze + "00000000000000000007.f")).read_bytes()
     sealed = file[: int.from_bytes(file[-16:-8], "little")]
     assert pointer == b"\1" + sealed[-76:-44]
-    assert payload_of("snapshots.d/gone.d/latest.f", "pointer of room gone epoch 5 by") == b"\2" + bytes(32)
+    assert payload_of("snapshots.d/gone.d/latest.f", f"pointer of room gone epoch {tombstone_of(5)} by") == (
+        b"\2" + bytes(32)
+    )
+    anew = payload_of("snapshots.d/anew.d/latest.f", f"pointer of room anew epoch {anew_after(5)} by")
+    assert anew[:1] == b"\1"
     assert payload_of("hibernated.d/ada%2Fnap.f", "snapshot of room ada/nap epoch -1 by node-3") == PAYLOAD
     assert payload_of("hibernated.d/woken.f", "restored of room woken epoch -1 by node-4") == b""
+
+
+def test_the_pointer_of_a_room_that_was_begun_anew_says_what_was_deleted_as_described(data_dir: Path) -> None:
+    stored = (data_dir / "objects" / "tree" / "snapshots.d" / "anew.d" / "latest.f").read_bytes()
+    assert "`deleted-to`" in DOCUMENT
+    assert b"anew\x0a\x07\0deleted-to%d" % tombstone_of(5) in stored
+    assert f"{GAP:,}" in DOCUMENT
 
 
 def test_what_stands_for_a_snapshot_that_was_given_up_names_it_as_described(data_dir: Path) -> None:
@@ -136,6 +153,15 @@ def test_what_stands_for_a_snapshot_that_was_given_up_names_it_as_described(data
     found = re.search(pattern, stored, re.DOTALL)
     assert found is not None
     assert int.from_bytes(found[1], "little") == len(found[2])
+
+
+def test_a_snapshot_names_those_before_it_as_described(data_dir: Path) -> None:
+    stored = (data_dir / "objects" / "tree" / "hibernated.d" / "again.f").read_bytes()
+    signing = key_document.parsed((data_dir / "keys.json").read_bytes()).signing
+    mark = hmac.digest(signing.derive("restored/mark"), b"again" + sha256(PAYLOAD).digest(), "sha256").hex()
+    entry = signing.id.hex() + sha256(f"{mark}node-3/1".encode()).hexdigest()[:32]
+    assert "| `.given-away` |" in DOCUMENT
+    assert b"node-4/1\x0b" + (48).to_bytes(2, "little") + b".given-away" + entry.encode() in stored
 
 
 def test_a_name_that_is_too_long_for_a_key_is_packed_as_described() -> None:

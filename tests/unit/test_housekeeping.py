@@ -15,7 +15,7 @@ from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.removal import Retention
 from holdfast_server.checkpoints.store import CheckpointStore
 from holdfast_server.errors import PointerInvalid
-from holdfast_server.objects.base import OVERWRITE, WHOLE, ObjectNotFound, ObjectReader
+from holdfast_server.objects.base import OVERWRITE, WHOLE, ListQuery, ObjectNotFound, ObjectReader
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.conditions import Condition
 from holdfast_server.objects.key import ObjectKey
@@ -90,6 +90,49 @@ def test_it_ends_within_an_operation_whatever_is_left_to_do(
     assert not closer.is_alive()
     # The room that is at work is gone through: its pointer, its list, and what was read of it.
     assert len(after) <= 5, after
+
+
+def with_an_old_tombstone(objects: MeddledStore, workers: Workers) -> CheckpointStore:
+    store = checkpoint_store(objects, workers)
+    save(store, ROOM, 1, b"data")
+    list(store.delete_room(ROOM))
+    objects.clock_ahead = AGE + timedelta(hours=1)
+    return store
+
+
+def test_a_server_that_is_often_replaced_looks_at_tombstones_all_the_same(
+    objects: MeddledStore, workers: Workers
+) -> None:
+    """Its thread does so after the first pause: the clock, by which they are due, does not go on here."""
+    housekeeping = Housekeeping(
+        with_an_old_tombstone(objects, workers),
+        retention=None,
+        interval_seconds=0.001,
+        tombstone_seconds=AGE.total_seconds(),
+        clock=lambda: 7.0,
+    )
+    with closing(housekeeping):
+        housekeeping.start()
+        wait_until(lambda: not list(objects.inner.list(ListQuery())))
+
+
+def test_after_the_first_look_tombstones_are_looked_at_every_six_hours(objects: MeddledStore, workers: Workers) -> None:
+    now = 1000.0
+    housekeeping = Housekeeping(
+        with_an_old_tombstone(objects, workers),
+        retention=None,
+        interval_seconds=600,
+        tombstone_seconds=AGE.total_seconds(),
+        clock=lambda: now,
+    )
+    looked = []
+    for _ in range(2 * 36 + 1):
+        objects.calls.clear()
+        housekeeping.tidy()
+        if objects.calls:
+            looked.append(now)
+        now += 600
+    assert looked == [1000, 1000 + 6 * HOUR, 1000 + 12 * HOUR]
 
 
 Walk = Callable[[CheckpointStore], object]

@@ -252,8 +252,49 @@ def test_a_tombstone_keeps_the_epochs_that_were(pointers: Pointers, others: Poin
     for epoch in (4, 5, 6):
         with pytest.raises(EpochTooOld) as refused:
             move(others, epoch)
-        assert refused.value.details == {"room_id": "duel/7", "latest_epoch": "6", "next_epoch": "7"}
+        assert refused.value.details == {
+            "room_id": "duel/7",
+            "latest_epoch": "6",
+            "next_epoch": "7",
+            "deleted": "true",
+        }
     assert move(others, 7)[0]
+
+
+def test_all_pointers_after_a_tombstone_carry_its_epoch(
+    pointers: Pointers, others: Pointers, objects: MeddledStore
+) -> None:
+    _, pointer = move(pointers, 4)
+    assert pointer.floor == pointers.floor(ROOM) == -1
+    assert pointers.bury(ROOM, 6, pointer).floor == 6
+    for epoch in (7, 8, 9):
+        _, pointer = move(others, epoch)
+        assert pointer.floor == others.floor(ROOM) == 6
+        assert pointers.read(ROOM) == pointer
+    assert pointers.rewrite(pointer, seal_of(10)).floor == 6
+    put(objects, b"garbage")
+    assert replace(pointers, 10)[1].floor == 6
+    found = pointers.read(ROOM)
+    assert found is not None
+    assert others.read(ROOM) == found
+    assert pointers.bury(ROOM, 20, found).floor == 20
+    assert move(others, 21)[1].floor == 20
+
+
+def test_nothing_is_saved_at_or_below_the_epoch_of_a_tombstone_that_was_replaced(
+    pointers: Pointers, others: Pointers
+) -> None:
+    _, pointer = move(pointers, 4)
+    pointers.bury(ROOM, 6, pointer)
+    for epoch in (9, 10):
+        move(pointers, epoch)
+    for each in (others, pointers):
+        for epoch in (4, 6):
+            with pytest.raises(EpochTooOld) as refused:
+                move(each, epoch)
+            assert refused.value.details["next_epoch"] == "11"
+            assert "was begun anew, and goes on from epoch 11 on" in refused.value.message
+        assert move(each, 7)[0] is False
 
 
 def test_only_the_pointer_that_was_looked_at_is_buried(pointers: Pointers, others: Pointers) -> None:

@@ -116,7 +116,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class DeletedRoom:
-    """What was deleted with a room. `existed`: it was this call that did. It can be begun anew at `next_epoch`."""
+    """What was deleted with a room. `existed`: it was this call that did. It can be begun anew from `next_epoch` on."""
 
     deleted: int
     existed: bool

@@ -66,8 +66,8 @@ class Checkpoints(Snapshots):
         A save can be repeated, and is tried again if the source can be read again, unless it has `require_new`. After
         `Unavailable` and `DeadlineExceeded` the outcome is unknown. Raises `ConcurrentModification` (the pointer names
         neither `if_latest_epoch`, -1 for no checkpoint, nor this epoch), `AlreadyExists` (`require_new`), `EpochTooOld`
-        (the room was deleted, or has lost its pointer: go on at `next_epoch`), `PointerInvalid` (unless
-        `replace_damaged_pointer`), `BrokenUpload`, `StorageFull`, `ReadOnly`, `SealKeyUnavailable`.
+        (the room was `deleted`: it can be begun anew at `next_epoch`; or it has lost its pointer), `PointerInvalid`
+        (unless `replace_damaged_pointer`), `BrokenUpload`, `StorageFull`, `ReadOnly`, `SealKeyUnavailable`.
         """
         with checked():
             header = pb.SaveCheckpointHeader(
@@ -131,8 +131,8 @@ class Checkpoints(Snapshots):
     def next_epoch(self, room_id: str, *, timeout: float | None = None) -> int:
         """Return the epoch to go on at, which is above all that exist: 0 for a new room.
 
-        Also above what was deleted with the room, and what a room has that lost its pointer. Where the latest
-        checkpoint is damaged it is only the one above that. Raises what `stat` raises but `NotFound`.
+        Also well above what was deleted with the room, and above what a room has that lost its pointer. Where the
+        latest checkpoint is damaged it is only the one above that. Raises what `stat` raises but `NotFound`.
         """
         try:
             known = self.stat(room_id, timeout=timeout)
@@ -219,11 +219,12 @@ class Checkpoints(Snapshots):
     ) -> DeletedRoom:
         """Delete a room with all its checkpoints, but not its snapshot; a missing room is no error.
 
-        For a while its epochs go on above those that were deleted: a save below is `EpochTooOld`. Deleting once more
-        removes what late saves left. `without_key`: also where the key is not available that its pointer is sealed
-        with; make sure that it is lost for good, and not the wrong key ring that is in place. Raises
-        `ConcurrentModification`, `ReadOnly`, `SealKeyUnavailable`. After a broken call just call again, as is done if
-        nothing was told: then it may be another try, whose answer was lost, that the sums and `existed` lack.
+        For a while it can be begun anew only from `next_epoch` on, well above all that were deleted: a save below, as
+        by who has not heard of it, is `EpochTooOld`. Deleting once more removes what late saves left. `without_key`:
+        also where the key is not available that its pointer is sealed with; make sure that it is lost for good, and not
+        the wrong key ring that is in place. Raises `ConcurrentModification`, `ReadOnly`, `SealKeyUnavailable`. After a
+        broken call just call again, as is done if nothing was told: then it may be another try, whose answer was lost,
+        that the sums and `existed` lack.
         """
         with checked():
             request = pb.DeleteRoomRequest(room_id=room_id, without_key=without_key)

@@ -42,11 +42,16 @@ def hibernate(
     if_match: Annotated[
         str | None, typer.Option("--if-match", metavar="ETAG", help="Only if its snapshot has just this etag.")
     ] = None,
+    replace_damaged: Annotated[
+        bool, typer.Option("--replace-damaged", help="Also over what is damaged in the snapshot's place.")
+    ] = False,
 ) -> None:
     """Store a file, or what comes from stdin, as the snapshot of a room that goes to sleep.
 
     A room has one snapshot: a new one replaces it, unless a condition forbids that. Repeated with the same --writer,
     after its answer was lost, it does not bring back a room that another one has restored meanwhile: exit code 4.
+    What is damaged there stays, with exit code 5: it may have said that the room is awake. With --replace-damaged, or
+    --if-match and its etag, it is replaced.
     """
     session: Session = context.obj
     data: Data = sys.stdin.buffer if source == STDIO else Path(source)
@@ -58,6 +63,7 @@ def hibernate(
             writer_id=writer,
             create_only=create_only,
             if_match_etag=if_match,
+            replace_damaged=replace_damaged,
             progress=progress,
         )
     if session.output.as_json:

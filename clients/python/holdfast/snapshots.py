@@ -40,6 +40,7 @@ class Snapshots:
         writer_id: str = "",
         create_only: bool = False,
         if_match_etag: str | None = None,
+        replace_damaged: bool = False,
         size_bytes: int | None = None,
         progress: Progress | None = None,
     ) -> Snapshot:
@@ -48,8 +49,13 @@ class Snapshots:
         `source`, `size_bytes` and `progress` are as for `Blobs.put`, as is when it is tried again: unless there is a
         condition. Without a `writer_id` one is made up for this call, so that a try after a lost answer does not bring
         back a room that another writer has restored meanwhile: that is `ConcurrentModification`. Who repeats the call
-        gives one, and a new one each time that the room goes to sleep. Raises `AlreadyExists` (`create_only`),
-        `PreconditionFailed` (`if_match_etag`), `BrokenUpload`, `StorageFull`, `ReadOnly`, `SealKeyUnavailable`.
+        gives one, and a new one each time that the room goes to sleep.
+
+        What is damaged in the snapshot's place is `SealInvalid` or `IntegrityFailed`, and stays: it may have said that
+        the room is awake. See that it is not, and give `replace_damaged`, or its etag as `if_match_etag`, which takes
+        the place of what a missing key has sealed, too. Raises `AlreadyExists` (`create_only`), `PreconditionFailed`
+        (`if_match_etag`), `ConcurrentModification` (or others changed the snapshot meanwhile), `BrokenUpload`,
+        `StorageFull`, `ReadOnly`, `SealKeyUnavailable`, `SealTooNew`.
         """
         condition = condition_fields(create_only=create_only, if_match_etag=if_match_etag)
         with checked():
@@ -58,6 +64,7 @@ class Snapshots:
                 metadata=metadata,
                 writer_id=writer_id or f"hibernate-{token_hex(8)}",
                 size_bytes=size_bytes,
+                replace_damaged=replace_damaged,
                 **condition,
             )
         data = source_of(source)

@@ -16,7 +16,8 @@ from holdfast_server.errors import Cancelled, HoldfastError
 _log = logging.getLogger(__name__)
 
 _MOST_TOMBSTONES_SECONDS = 6 * 3600.0
-"""Between two looks for tombstones, which read every room's pointer."""
+"""Between two looks for tombstones, which read every room's pointer. The first one is soon after the start: a server
+that is replaced more often would never come to it."""
 
 _JITTER = 0.2
 """So that servers on one backend do not all begin at once."""
@@ -40,7 +41,7 @@ class Housekeeping:
         self._tombstone_age = timedelta(seconds=tombstone_seconds)
         self._tombstones_seconds = min(max(interval_seconds, tombstone_seconds / 4), _MOST_TOMBSTONES_SECONDS)
         self._clock = clock
-        self._tombstones_due = clock() + self._tombstones_seconds
+        self._tombstones_due = clock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoint housekeeping", daemon=True)
 

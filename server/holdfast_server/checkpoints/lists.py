@@ -56,6 +56,7 @@ class PageQuery:
 
 def checkpoints_page(
     objects: ObjectStore,
+    pointers: Pointers,
     checkpoints: Checkpoints,
     workers: Workers,
     room: RoomId,
@@ -66,10 +67,12 @@ def checkpoints_page(
 ) -> tuple[list[Listed], str]:
     """Return a page of the room's checkpoints by rising epoch, and the token of the next one.
 
+    Not what was deleted with the room, as far as this server has seen: a pointer that it remembers is not read again.
     Raises `InvalidArgument` (INVALID_PAGE_SIZE, INVALID_PAGE_TOKEN).
     """
     binding = ("checkpoints", room.text, str(from_epoch))
     after = _epoch_in(page_token.decode(binding, token)) if token else from_epoch - 1
+    after = max(after, _floor(pointers, room))
 
     def look(epoch: int) -> Listed | None:
         try:
@@ -178,6 +181,15 @@ def page_of(
         if len(page) == most or looked_at >= max(most, _LOOKED_AT):
             return page, held[-1:] if next(names, None) is not None else []
     return page, []
+
+
+def _floor(pointers: Pointers, room: RoomId) -> int:
+    try:
+        known = pointers.known(room)
+    except HoldfastError as error:
+        _of_one(error)
+        return pointers.floor(room)
+    return pointers.floor(room) if known is None else known.floor
 
 
 def _size_of(listed: Listed) -> int:

@@ -92,6 +92,7 @@ class Loading:
             start = place.start(epoch, fallback=False)
             place.check_min(start, min_epoch)
             try:
+                place.check_not_deleted(start)
                 return place.found(self._checkpoints.stat(room, start, place.tag_of(start)))
             except ObjectNotFound:
                 if epoch is not None or not place.has_moved():
@@ -118,6 +119,7 @@ class Loading:
                 break
             place.check_min(epoch, min_epoch)
             try:
+                place.check_not_deleted(epoch)
                 checkpoint, payload = self._checkpoints.open(place.room, epoch, place.tag_of(epoch))
             except ObjectNotFound:
                 if is_latest and epoch == start and place.has_moved():
@@ -156,6 +158,8 @@ class _Place:
         else:
             if self.pointer is None or self.pointer.is_deleted:
                 self.problem = self.nothing()
+        # Where the pointer is not good: as far as this server has seen.
+        self._floor = pointers.floor(room) if self.pointer is None else self.pointer.floor
 
     def start(self, epoch: int | None, *, fallback: bool) -> int:
         """Return the epoch to begin with, where this one is asked for, or (None) the latest."""
@@ -169,9 +173,14 @@ class _Place:
         if not fallback or pointer is not None or isinstance(problem, SealKeyUnavailable | SealTooNew):
             raise problem
         highest = highest_epoch(self._objects, self.room)
-        if highest < 0:
+        if highest <= self._floor:
             raise problem
         return highest
+
+    def check_not_deleted(self, epoch: int) -> None:
+        """Refuse what was deleted with the room that was there before. Raises `ObjectNotFound`."""
+        if epoch <= self._floor:
+            raise ObjectNotFound(self.room.epoch_key(epoch))
 
     def check_min(self, epoch: int, min_epoch: int | None) -> None:
         """Refuse an epoch that is too old. Raises `EpochTooOld`."""
@@ -187,7 +196,7 @@ class _Place:
     def from_epoch_down(self, start: int) -> Iterator[int]:
         """Yield `start`, and the older epochs that are there, newest first."""
         yield start
-        older = [epoch for epoch, _ in epochs_of(self._objects, self.room, up_to=start - 1)]
+        older = [epoch for epoch, _ in epochs_of(self._objects, self.room, self._floor, up_to=start - 1)]
         yield from reversed(older)
 
     def has_moved(self) -> bool:
@@ -218,8 +227,8 @@ class _Place:
             # Of a first save that was broken off; or the pointer was lost.
             message = f"room {self.room.text!r} has no pointer, but checkpoints up to epoch {highest}: see fallback"
             return NotFound(Reason.ROOM_NOT_FOUND, message, room_id=self.room.text, next_epoch=str(highest + 1))
-        message = f"room {self.room.text!r} was deleted at epoch {self.pointer.epoch}"
         next_epoch = str(self.pointer.next_epoch)
+        message = f"room {self.room.text!r} was deleted: it can be begun anew from epoch {next_epoch} on"
         return NotFound(Reason.ROOM_NOT_FOUND, message, room_id=self.room.text, next_epoch=next_epoch)
 
 

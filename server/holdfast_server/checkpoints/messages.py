@@ -15,6 +15,7 @@ from holdfast_server.checkpoints.checkpoint import (
     SaveOptions,
     Skipped,
 )
+from holdfast_server.checkpoints.confirmations import GIVEN_AWAY
 from holdfast_server.checkpoints.lists import PageQuery
 from holdfast_server.checkpoints.names import RoomId, checked_epoch, checked_writer
 from holdfast_server.checkpoints.removal import Deletion, Pruned, Retention
@@ -155,6 +156,7 @@ def snapshot(what: Snapshot) -> pb.SnapshotInfo:
     )
     if footer is not None:
         _describe(info, footer)
+        info.metadata.pop(GIVEN_AWAY, None)  # that is ours
     return info
 
 

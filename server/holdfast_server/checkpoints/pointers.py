@@ -1,25 +1,26 @@
 """A room's pointer: which checkpoint is its latest. It moves forward only, in one step, whoever moves it.
 
 It is a small sealed object of its own, and binds the epoch and the seal of that epoch's checkpoint. A room that was
-deleted has a tombstone in its place, which holds the highest epoch that there was: epochs go on above it.
+deleted has a tombstone in its place, at an epoch well above the highest that there was: the room is begun anew above
+it. From then on the pointer carries the tombstone's epoch as its floor: what is at or below it was deleted.
 """
 
 import random
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from holdfast_server import calls
 from holdfast_server.checkpoints import seal
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.limits import DEFAULT_TOMBSTONE_SECONDS
 from holdfast_server.checkpoints.names import RoomId
-from holdfast_server.checkpoints.seal import Purpose, SealBroken, Subject
-from holdfast_server.checkpoints.seen_pointers import Pointer, SeenPointers
+from holdfast_server.checkpoints.pointer_form import MAX_POINTER_BYTES, Said, opened
+from holdfast_server.checkpoints.seal import SealBroken
+from holdfast_server.checkpoints.seen_pointers import NO_FLOOR, Pointer, SeenPointers
 from holdfast_server.errors import (
     ConcurrentModification,
     EpochTooOld,
@@ -33,14 +34,8 @@ from holdfast_server.objects.body import Body
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists, Overwrite
 from holdfast_server.objects.info import ObjectInfo
 
-_PAYLOAD = struct.Struct(f"<B{seal.TAG_BYTES}s")
-_LIVE = 1
-_DELETED = 2
-_NO_TAG = bytes(seal.TAG_BYTES)
 LEGACY_TAG = b""
 """Of a pointer, or of a checkpoint, that an older system wrote: it binds none."""
-
-_MAX_POINTER_BYTES = seal.HEAD_BYTES + _PAYLOAD.size + seal.MAX_FOOTER_BYTES
 
 _TRIES = 100
 _PAUSE_SECONDS = 0.05
@@ -129,7 +124,8 @@ class Pointers:
         is_behind = furthest is not None and (pointer is None or pointer.rank < furthest.rank)
         if furthest is not None and is_behind and not self._is_over(furthest):
             self._seen.doubt(room)
-            seen = f"and this server has seen {'it deleted' if furthest.is_deleted else 'it'} at epoch {furthest.epoch}"
+            where = f"{'deleted up to' if furthest.is_deleted else 'at'} epoch {furthest.epoch}"
+            seen = f"and this server has seen it {where}"
             if pointer is None:
                 raise BadPointer(room, f"is gone, {seen}", CreateOnly())
             raise BadPointer(room, f"names epoch {pointer.epoch}, {seen}: it was rolled back", IfMatch(pointer.etag))
@@ -145,7 +141,7 @@ class Pointers:
             with self._objects.get(room.pointer_key) as reader:
                 info = reader.info
                 condition = IfMatch(info.etag)
-                if info.size_bytes > _MAX_POINTER_BYTES:
+                if info.size_bytes > MAX_POINTER_BYTES:
                     raise SealBroken("it is too long for a pointer")
                 data = b"".join(chunk.data for chunk in reader)
             return self._decoded(room, data, info)
@@ -173,6 +169,11 @@ class Pointers:
         furthest = self._seen.furthest(room)
         return -1 if furthest is None else furthest.epoch
 
+    def floor(self, room: RoomId) -> int:
+        """Return the highest epoch that was deleted with the room, as far as this process has seen; -1: none."""
+        furthest = self._seen.furthest(room)
+        return NO_FLOOR if furthest is None else furthest.floor
+
     def advance(
         self,
         target: Target,
@@ -185,8 +186,9 @@ class Pointers:
 
         `known` is where it was seen before that was stored: while it is still there, nobody began to delete the room
         meanwhile. Each pointer that it would be moved from is shown to `check`, which may refuse. `replacing`: the bad
-        one that is to be replaced. Returns whether this moved it, and the pointer. Raises `EpochTooOld` if the room was
-        deleted at this epoch or a higher one, `BadPointer`, `ConcurrentModification`, `DeadlineExceeded`.
+        one that is to be replaced. Returns whether this moved it, and the pointer. Raises `EpochTooOld` if the epoch
+        was deleted with its room, or lies below a tombstone; `BadPointer`, `ConcurrentModification`,
+        `DeadlineExceeded`.
         """
         room = target.room
         with _held(self._stripes[hash(room) % _STRIPES]):
@@ -205,7 +207,7 @@ class Pointers:
             if known is not None and not target.needs(known):
                 if is_fresh:
                     check(known)
-                    if known.is_deleted:
+                    if target.epoch <= known.floor:
                         raise deleted(room, target.epoch, known)
                     return False, known
                 # What was remembered may be gone by now, and an answer that rests on it has to be true.
@@ -214,7 +216,8 @@ class Pointers:
             check(known)
             try:
                 condition: Condition = CreateOnly() if known is None else IfMatch(known.etag)
-                return True, self._write(room, target.epoch, target.tag, condition)
+                floor = NO_FLOOR if known is None else known.floor
+                return True, self._write(Said(room, target.epoch, target.tag, floor=floor), condition)
             except (ObjectExists, PreconditionFailed, ConcurrentModification, IntegrityFailed) as lost:
                 known, is_fresh = self.read(room), True
                 if isinstance(lost, ConcurrentModification):
@@ -223,14 +226,16 @@ class Pointers:
         raise ConcurrentModification(message, room_id=room.text)
 
     def _replace(self, target: Target, bad: BadPointer) -> Pointer:
+        room = target.room
         try:
-            return self._write(target.room, target.epoch, target.tag, self._still(target.room, bad))
+            said = Said(room, target.epoch, target.tag, floor=self.floor(room))
+            return self._write(said, self._still(room, bad))
         except (ObjectExists, PreconditionFailed):
-            message = f"room {target.room.text!r}: its damaged pointer was replaced by others"
-            raise ConcurrentModification(message, room_id=target.room.text) from None
+            message = f"room {room.text!r}: its damaged pointer was replaced by others"
+            raise ConcurrentModification(message, room_id=room.text) from None
 
     def bury(self, room: RoomId, epoch: int, known: Pointer | BadPointer | None) -> Pointer:
-        """Replace the pointer, if it is still the known one, by a tombstone that holds this epoch.
+        """Replace the pointer, if it is still the known one, by a tombstone at this epoch: see `tombstone_epoch`.
 
         Raises `ConcurrentModification` if it is another one.
         """
@@ -238,7 +243,7 @@ class Pointers:
         try:
             if known is not None:
                 condition = self._still(room, known) if isinstance(known, BadPointer) else IfMatch(known.etag)
-            return self._write(room, epoch, _NO_TAG, condition, state=_DELETED)
+            return self._write(Said(room, epoch, is_deleted=True), condition)
         except (ObjectExists, PreconditionFailed):
             message = f"room {room.text!r} was saved while it was deleted"
             raise ConcurrentModification(message, room_id=room.text) from None
@@ -269,29 +274,23 @@ class Pointers:
 
     def rewrite(self, pointer: Pointer, tag: bytes) -> Pointer:
         """Write the pointer of an older system in its new form, if it is still this one."""
-        return self._write(pointer.room, pointer.epoch, tag, IfMatch(pointer.etag))
+        return self._write(Said(pointer.room, pointer.epoch, tag, floor=pointer.floor), IfMatch(pointer.etag))
 
-    def _write(self, room: RoomId, epoch: int, tag: bytes, condition: Condition, *, state: int = _LIVE) -> Pointer:
-        key = self._keys.ring.signing
-        subject = Subject(room.text, epoch)
-        sealed, _ = seal.seal_bytes(
-            key, Purpose.POINTER, subject, _PAYLOAD.pack(state, tag or _NO_TAG), datetime.now(UTC)
-        )
+    def _write(self, said: Said, condition: Condition) -> Pointer:
+        sealed = said.sealed(self._keys.ring.signing)
         try:
-            info = self._objects.put(room.pointer_key, Body.of(sealed), condition=condition)
+            info = self._objects.put(said.room.pointer_key, Body.of(sealed), condition=condition)
         except HoldfastError:
-            self._seen.doubt(room)  # it may have been written, or is another one
+            self._seen.doubt(said.room)  # it may have been written, or is another one
             raise
-        pointer = _pointer(room, epoch, tag or _NO_TAG, state, info)
-        self._observed(room, pointer)
+        pointer = said.stored(info)
+        self._observed(said.room, pointer)
         return pointer
 
     def _decoded(self, room: RoomId, data: bytes, info: ObjectInfo) -> Pointer:
         if self._read_legacy is not None and not data.startswith(seal.MAGIC):
             return self._read_legacy(room, data, info)
-        payload, footer = seal.open_bytes(data, self._keys, Purpose.POINTER, room.text)
-        state, tag = _PAYLOAD.unpack(payload)
-        return _pointer(room, footer.subject.epoch, tag, state, info)
+        return opened(data, self._keys, room, info)
 
     def _observed(self, room: RoomId, pointer: Pointer | None, *, remember: bool = True) -> None:
         with self._observing:  # so that what is told comes in the order in which it was seen
@@ -307,16 +306,20 @@ class Pointers:
         return tombstone.is_deleted and tombstone.update_time < oldest
 
 
-def deleted(room: RoomId, epoch: int, tombstone: Pointer) -> EpochTooOld:
-    """Return the refusal to save an epoch that was, or may have been, deleted with its room."""
-    message = f"room {room.text!r} was deleted at epoch {tombstone.epoch}: epoch {epoch} is not above it"
+def deleted(room: RoomId, epoch: int, pointer: Pointer) -> EpochTooOld:
+    """Return the refusal to save an epoch that was, or may have been, deleted with its room.
+
+    `pointer`: the tombstone, or what the room has that was begun anew.
+    """
+    begun = "it can be begun anew from" if pointer.is_deleted else "it was begun anew, and goes on from"
+    message = f"room {room.text!r} was deleted: {begun} epoch {pointer.next_epoch} on, and epoch {epoch} is below"
     return EpochTooOld(
-        message, room_id=room.text, latest_epoch=str(tombstone.epoch), next_epoch=str(tombstone.next_epoch)
+        message,
+        room_id=room.text,
+        latest_epoch=str(pointer.epoch),
+        next_epoch=str(pointer.next_epoch),
+        deleted="true",
     )
-
-
-def _pointer(room: RoomId, epoch: int, tag: bytes, state: int, info: ObjectInfo) -> Pointer:
-    return Pointer(room, epoch, tag if tag != _NO_TAG else LEGACY_TAG, state == _DELETED, info.etag, info.update_time)
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from holdfast_server.checkpoints.epochs import epochs_of, highest_epoch
 from holdfast_server.checkpoints.lists import rooms_of
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
+from holdfast_server.checkpoints.pointer_form import tombstone_epoch
 from holdfast_server.checkpoints.pointers import BadPointer, Pointers
 from holdfast_server.checkpoints.reading import Checkpoints, Failures
-from holdfast_server.checkpoints.seen_pointers import Pointer
+from holdfast_server.checkpoints.seen_pointers import NO_FLOOR, Pointer
 from holdfast_server.errors import (
     ConcurrentModification,
     ConditionUnsupported,
@@ -26,7 +27,7 @@ from holdfast_server.errors import (
     SealKeyUnavailable,
     SealTooNew,
 )
-from holdfast_server.objects.base import EntryRecord, ObjectNotFound, ObjectStore
+from holdfast_server.objects.base import Entry, EntryRecord, ObjectNotFound, ObjectStore
 from holdfast_server.objects.conditions import IfMatch
 from holdfast_server.objects.key import ObjectKey
 
@@ -136,18 +137,24 @@ class Removal:
         pointer = self._pointers.read(room, remember=False)
         if pointer is None or pointer.is_deleted:
             raise NotFound(Reason.ROOM_NOT_FOUND, f"room {room.text!r} has no checkpoint", room_id=room.text)
-        older = [(epoch, entry.record) for epoch, entry in epochs_of(self._objects, room, up_to=pointer.epoch - 1)]
+        found = [(epoch, entry.record) for epoch, entry in epochs_of(self._objects, room, up_to=pointer.epoch - 1)]
+        older = [each for each in found if each[0] > pointer.floor]
         condemned = self._outside(room, older, retention, retention.keep_last)
         if condemned:
             keep = self._kept(room, [epoch for epoch, _ in older], retention.keep_last)
             condemned = self._outside(room, older, retention, keep)
+        # What was deleted with the room goes, whatever is to be kept.
+        condemned = [(epoch, record) for epoch, record in found if epoch <= pointer.floor and record] + condemned
         if condemned and not self._is_latest_good(room, pointer):
             condemned = []  # the pointer has moved on: the next time will do
-        yield Pruned(kept=1 + len(older) - len(condemned))
+        yield Pruned(kept=1 + len(found) - len(condemned))
         for epoch, record in condemned:
             calls.check("pruning")
+            if self._checkpoints.is_in_use(room, epoch):
+                yield Pruned(kept=1)  # somebody has begun to load it since it was chosen
+                continue
             if not dry_run:
-                if not self._objects.delete(room.epoch_key(epoch)):
+                if not self._sweep(room.epoch_key(epoch), record.etag):
                     continue
                 self._metrics.count_pruned()
             yield Pruned(deleted=1, deleted_bytes=record.size_bytes)
@@ -221,16 +228,19 @@ class Removal:
                 if not without_key:
                     raise
                 known = self._pointers.unread(room, error)
-            after = known.epoch if isinstance(known, Pointer) else self._pointers.furthest_epoch(room)
-            highest = highest_epoch(self._objects, room, after)
-            is_deleted = isinstance(known, Pointer) and known.is_deleted
-            if isinstance(known, Pointer) and is_deleted and highest == known.epoch:
-                return known, False
+            seen = known if isinstance(known, Pointer) else self._pointers.furthest(room)
+            highest = highest_epoch(self._objects, room, -1 if seen is None else seen.epoch)
             if known is None and highest < 0:
                 return None, False
+            is_deleted = isinstance(known, Pointer) and known.is_deleted
+            epoch = tombstone_epoch(max(highest, 0))
+            if seen is not None and seen.is_deleted and highest == seen.epoch:
+                epoch = highest  # it is above all that there was
+                if isinstance(known, Pointer):
+                    return known, False
             try:
                 # Also over a tombstone: above it lies what a save left that was broken off.
-                return self._pointers.bury(room, max(highest, 0), known), not is_deleted
+                return self._pointers.bury(room, epoch, known), not is_deleted
             except ConcurrentModification:
                 continue  # it was saved meanwhile
         message = f"room {room.text!r} was saved each time that it was to be deleted"
@@ -239,8 +249,9 @@ class Removal:
     def tidy_tombstones(self, age: timedelta) -> int:
         """Remove the tombstones that are older than that, and return how many; their rooms' epochs begin anew.
 
-        What saves have left that came too late, up to the epoch of a tombstone, goes after an hour. What lies above it
-        is left for who deletes the room once more: it may be what a room is begun anew with.
+        What saves have left that came too late, up to the epoch of a tombstone, goes after an hour; so does what a
+        deletion has left that broke off, where the room was begun anew. What lies above a tombstone is left for who
+        deletes the room once more: it may be what a room is begun anew with.
         """
         removed = 0
         failures = Failures()
@@ -248,9 +259,11 @@ class Removal:
             calls.check("looking for tombstones")
             try:
                 # Not what was rolled back: behind an old tombstone that was put there is a room that lives.
-                tombstone = self._pointers.read(room, remember=False)
-                if tombstone is not None and tombstone.is_deleted:
-                    removed += self._tidy(tombstone, age)
+                pointer = self._pointers.read(room, remember=False)
+                if pointer is not None and pointer.is_deleted:
+                    removed += self._tidy(pointer, age)
+                elif pointer is not None and pointer.floor != NO_FLOOR:
+                    self._tidy_below(pointer)
                 failures.forget()
             except ConditionUnsupported:
                 continue  # then it stays: what was replaced meanwhile must not go
@@ -265,17 +278,30 @@ class Removal:
         left = list(epochs_of(self._objects, room))
         if not left:
             return tombstone.update_time < now - age and self._pointers.remove(tombstone)
-        for epoch, entry in left:
-            record = entry.record
-            if epoch <= tombstone.epoch and record is not None and record.update_time < now - _SETTLED:
-                self._sweep(room.epoch_key(epoch), record.etag)
+        self._sweep_deleted(tombstone, left)
         return False
 
-    def _sweep(self, key: ObjectKey, etag: str) -> None:
-        """Delete just this object: others may have removed the tombstone, and the room may be begun anew."""
+    def _tidy_below(self, pointer: Pointer) -> None:
+        """Sweep what was deleted before the room was begun anew; not where what the pointer names is not good."""
+        left = list(epochs_of(self._objects, pointer.room, up_to=pointer.floor))
+        if left and self._is_latest_good(pointer.room, pointer):
+            self._sweep_deleted(pointer, left)
+
+    def _sweep_deleted(self, pointer: Pointer, left: list[tuple[int, Entry]]) -> None:
+        settled = self._objects.now() - _SETTLED
+        for epoch, entry in left:
+            record = entry.record
+            if epoch <= pointer.floor and record is not None and record.update_time < settled:
+                self._sweep(pointer.room.epoch_key(epoch), record.etag)
+
+    def _sweep(self, key: ObjectKey, etag: str) -> bool:
+        """Delete just this object, and tell whether it was there.
+
+        Others may have deleted it, or removed the tombstone, and a save have put another one there since.
+        """
         try:
-            self._objects.delete(key, condition=IfMatch(etag))
+            return self._objects.delete(key, condition=IfMatch(etag))
         except PreconditionFailed:
-            pass
+            return False
         except ConditionUnsupported:
-            self._objects.delete(key)  # there no tombstone is ever removed, for the same reason
+            return self._objects.delete(key)  # there no tombstone is ever removed, for the same reason

@@ -96,20 +96,20 @@ class Saving:
             # What is remembered does for a save: where it is old, the condition of the pointer's put tells.
             is_remembered_enough = expected is None and not options.replace_damaged_pointer
             known = self._pointers.known(room) if is_remembered_enough else self._pointers.read(room)
-            if known is not None and known.is_deleted and epoch <= known.epoch:
+            if known is not None and epoch <= known.floor:
                 known = self._pointers.read(room)
         except BadPointer as bad:
             if not options.replace_damaged_pointer or expected is not None:
                 raise  # where it should be cannot be told of a pointer that is not good
             furthest = self._pointers.furthest(room)
-            if furthest is not None and furthest.is_deleted and epoch <= furthest.epoch:
+            if furthest is not None and epoch <= furthest.floor:
                 raise deleted(room, epoch, furthest) from None
             stored = highest_epoch(self._objects, room)
             highest = max(stored, self._pointers.furthest_epoch(room))
             if epoch < highest or stored < epoch == highest:  # one that is stored may be of a try that failed later on
                 raise _not_above(room, epoch, highest) from None
             return _Place(room, epoch, expected, None, bad)
-        if known is not None and known.is_deleted and epoch <= known.epoch:
+        if known is not None and epoch <= known.floor:
             raise deleted(room, epoch, known)
         place = _Place(room, epoch, expected, known)
         place.check(known)
@@ -169,9 +169,14 @@ class Saving:
         return Saved(outcome, there, pointer_moved=False, latest_epoch=_latest(pointer), next_epoch=next_epoch)
 
     def _after(self, place: "_Place") -> tuple[Pointer | None, int]:
-        """Return the pointer as it is now, and the epoch at which a save would find nothing in its way."""
+        """Return the pointer as it is now, and the epoch at which a save would find nothing in its way.
+
+        Raises `EpochTooOld` if the room was deleted meanwhile.
+        """
         room, epoch = place.room, place.epoch
         pointer = self._pointers.read(room)
+        if pointer is not None and epoch <= pointer.floor:
+            raise deleted(room, epoch, pointer)
         highest = highest_epoch(self._objects, room, epoch if pointer is None else max(epoch, pointer.epoch))
         return pointer, highest + 1
 

@@ -8,13 +8,16 @@ from datetime import datetime
 
 from holdfast_server.checkpoints.names import RoomId
 
+NO_FLOOR = -1
+"""Of a room of which nothing was deleted before."""
+
 _ROOMS = 50_000
 """About 1 KiB each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """What a room's pointer says. `epoch` of a tombstone is the highest that was deleted."""
+    """What a room's pointer says. `epoch` of a tombstone lies well above all that were deleted."""
 
     room: RoomId
     epoch: int
@@ -23,6 +26,8 @@ class Pointer:
     is_deleted: bool
     etag: str
     update_time: datetime
+    floor: int = NO_FLOOR
+    """What is at or below was deleted with the room that was there before; of a tombstone its epoch."""
 
     @property
     def next_epoch(self) -> int:

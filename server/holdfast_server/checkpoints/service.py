@@ -109,6 +109,7 @@ class CheckpointStoreService(checkpoint_store_pb2_grpc.CheckpointStoreServicer):
             declared(header),
             subject=messages.snapshot_subject(header, room),
             condition=messages.snapshot_condition(header),
+            replace_damaged=header.replace_damaged,
         )
         return pb.HibernateRoomResponse(snapshot=messages.snapshot(snapshot))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from holdfast_server import calls, page_token
 from holdfast_server.checkpoints.legacy import flat_names
@@ -60,13 +60,12 @@ class SnapshotLists:
             room = room_of_snapshot(entry.name)
             if room is None or not isinstance(entry, Entry) or entry.record is None:
                 continue
-            if (
-                entry.record.update_time >= self._objects.now() - age
-                or entry.record.size_bytes > MAX_FOOTER_BYTES + HEAD_BYTES
+            if not self._is_older(entry.record.update_time, age) or (
+                entry.record.size_bytes > MAX_FOOTER_BYTES + HEAD_BYTES
             ):
                 continue
             try:
-                removed += self._remove_given_up(room)
+                removed += self._remove_given_up(room, entry.record.etag, age)
                 failures.forget()
             except ConditionUnsupported:
                 return removed  # then they stay: what was replaced meanwhile must not go
@@ -74,13 +73,18 @@ class SnapshotLists:
                 failures.count(error)
         return removed
 
-    def _remove_given_up(self, room: RoomId) -> bool:
+    def _is_older(self, time: datetime, age: timedelta) -> bool:
+        return time < self._objects.now() - age
+
+    def _remove_given_up(self, room: RoomId, etag: str, age: timedelta) -> bool:
+        """Remove what a list has shown under this etag, if it is still that, and old: the list may be long ago."""
         try:
             self._snapshots.look(room)
         except ObjectNotFound:
             return False
         except GivenUp as given_up:
-            etag = given_up.info.etag
+            if not self._is_older(given_up.info.update_time, age):
+                return False
         else:
             return False
         if self._legacy is not None and self._snapshots.is_there(room.flat_key):
@@ -88,7 +92,7 @@ class SnapshotLists:
         try:
             return self._objects.delete(room.snapshot_key, condition=IfMatch(etag))
         except PreconditionFailed:
-            return False  # hibernated again
+            return False  # hibernated again, or given up once more
 
     def _names(self, prefix: str, after: str) -> Iterator[tuple[str, RoomId]]:
         """Yield the names of snapshots after one, and whose they are; those of an older system last."""

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from holdfast_server.checkpoints import seal
+from holdfast_server.checkpoints.confirmations import CONFIRMED
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.opening import OpenLegacy, Payload, WaitingRoom, open_payload
@@ -25,11 +26,6 @@ from holdfast_server.objects.body import Chunk
 from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import Tail
-
-CONFIRMED = "etag"
-HIBERNATED_BY = "hibernated-by"
-PAYLOAD = "payload"
-"""In what stands for a snapshot that was given up: the etag that was confirmed, its writer, and a keyed digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,7 @@ class Snapshots:
     """Reads snapshots from an `ObjectStore`.
 
     Raises `ObjectNotFound`, `GivenUp`, `SealInvalid`, `IntegrityFailed` (whose details name the room),
-    `SealKeyUnavailable`.
+    `SealKeyUnavailable`, `SealTooNew`.
     """
 
     def __init__(self, objects: ObjectStore, keys: Keys, waiting_room: WaitingRoom) -> None:
@@ -115,11 +111,17 @@ class Snapshots:
         return Restored(Snapshot(room, payload.size_bytes, info, payload.footer, payload.sha256), payload)
 
     def look(self, room: RoomId) -> tuple[ObjectInfo, Footer]:
-        """Return what the verified footer of a room's snapshot says."""
-        with _damage_named(room):
-            with self._objects.get(room.snapshot_key, Tail(MAX_FOOTER_BYTES)) as reader:
-                info = reader.info
-                end = b"".join(chunk.data for chunk in reader)
+        """Return what the verified footer of a room's snapshot says.
+
+        Of what was read and is not good the error's details have the etag.
+        """
+        with (
+            _damage_named(room),
+            self._objects.get(room.snapshot_key, Tail(MAX_FOOTER_BYTES)) as reader,
+        ):
+            info = reader.info
+            end = b"".join(chunk.data for chunk in reader)
+        with _damage_named(room, etag=info.etag):
             try:
                 footer = seal.open_footer(end, self._keys, SealedAs(Purpose.SNAPSHOT, room.text))
             except OtherPurpose as other:
@@ -140,12 +142,16 @@ class Snapshots:
 
 
 @contextmanager
-def _damage_named(room: RoomId) -> Iterator[None]:
-    """Say of damage whose it is."""
+def _damage_named(room: RoomId, **known: str) -> Iterator[None]:
+    """Say of damage whose it is, and of what cannot be read, what is known of it."""
     try:
         yield
     except SealBroken as broken:
-        raise SealInvalid(f"the snapshot of room {room.text!r}", str(broken), room_id=room.text) from broken
+        what = f"the snapshot of room {room.text!r}"
+        raise SealInvalid(what, str(broken), room_id=room.text, **known) from broken
     except IntegrityFailed as damage:
         damage.details |= {"room_id": room.text}
+        raise
+    except (SealKeyUnavailable, SealTooNew) as unreadable:
+        unreadable.details |= known
         raise

@@ -1,29 +1,23 @@
 """Hibernation: one snapshot of a room that sleeps. It goes only when somebody confirms that it arrived."""
 
-import hmac
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 
-from holdfast_server.checkpoints import seal
-from holdfast_server.checkpoints.key_ring import Keys, SealKey
+from holdfast_server.checkpoints import confirmations, seal
+from holdfast_server.checkpoints.confirmations import CONFIRMED, HIBERNATED_BY, PAYLOAD
+from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.opening import OpenLegacy, WaitingRoom
-from holdfast_server.checkpoints.seal import Purpose, Subject
+from holdfast_server.checkpoints.seal import Footer, Purpose, Subject
 from holdfast_server.checkpoints.sealing import Sealing
 from holdfast_server.checkpoints.snapshot_lists import SnapshotLists
-from holdfast_server.checkpoints.snapshot_reading import (
-    CONFIRMED,
-    HIBERNATED_BY,
-    PAYLOAD,
-    GivenUp,
-    Restored,
-    Snapshot,
-    Snapshots,
-)
+from holdfast_server.checkpoints.snapshot_reading import GivenUp, Restored, Snapshot, Snapshots
 from holdfast_server.errors import (
     AlreadyExists,
     ConcurrentModification,
+    HoldfastError,
     IntegrityFailed,
     InvalidArgument,
     NotFound,
@@ -34,7 +28,7 @@ from holdfast_server.errors import (
 )
 from holdfast_server.objects.base import OVERWRITE, ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import SHA256_BYTES, Body, Chunk, Declared
-from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists, Overwrite
+from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists
 from holdfast_server.workers import Workers
 
 
@@ -77,83 +71,93 @@ class SnapshotStore:
         *,
         subject: Subject,
         condition: Condition = OVERWRITE,
+        replace_damaged: bool = False,
     ) -> Snapshot:
         """Store the snapshot of a room, in the place of one that is there unless the condition forbids that.
 
-        Raises `BrokenUpload`, `InvalidArgument`, `AlreadyExists`, `PreconditionFailed`, `SealKeyUnavailable`, and what
-        `ObjectStore.put` raises.
+        What is damaged there is replaced with `replace_damaged`, or under its etag. Raises `BrokenUpload`,
+        `InvalidArgument`, `AlreadyExists`, `PreconditionFailed`, `ConcurrentModification` (what others have confirmed
+        comes again; or others were quicker), `SealInvalid`, `IntegrityFailed`, `SealKeyUnavailable`, `SealTooNew` (what
+        is there cannot be read), and what `ObjectStore.put` raises.
         """
         self._check_write()
-        is_asked_for = isinstance(condition, IfMatch)
         _ = self._keys.ring.signing  # before anything is read
-        upload = Body(parts, declared, max_bytes=self._max_bytes)
-        create_only = isinstance(condition, CreateOnly)
-        if create_only:
-            condition = self._if_free(room)
-        gone: GivenUp | None = None
-        if subject.writer_id:
-            gone, found = self._found(room)
-            # What is given away while the bytes come must not be overwritten by a repeated call.
-            condition = found if isinstance(condition, Overwrite) else condition
+        with self._metrics.reporting():
+            stays, given = self._found(room, condition, replace_damaged=replace_damaged)
+            return self._store(
+                room, Body(parts, declared, max_bytes=self._max_bytes), subject, (condition, stays), given
+            )
+
+    def _store(
+        self,
+        room: RoomId,
+        upload: Body,
+        subject: Subject,
+        conditions: tuple[Condition, Condition],
+        given: tuple[str, ...],
+    ) -> Snapshot:
+        asked, stays = conditions
 
         def check(sha256: bytes) -> None:
-            if gone is not None and self._is_given_away(gone, room, subject.writer_id, sha256):
+            if confirmations.is_among(given, self._keys.ring, room, subject.writer_id, sha256):
                 raise _given_away(room)
 
-        now, encrypt = self._clock(), self._encrypt
-        sealing = Sealing(upload, self._keys, Purpose.SNAPSHOT, subject, now, encrypt=encrypt, check=check)
+        said = replace(subject, metadata={**subject.metadata, **confirmations.listed(given)})
         try:
-            info = self._objects.put(room.snapshot_key, sealing.body, condition=condition)
-        except ObjectExists as there:
-            if not create_only:
-                raise _changed(room) from None
-            raise _is_hibernated(room, there.existing.etag) from None
-        except PreconditionFailed:
-            if is_asked_for:
+            sealing = Sealing(
+                upload, self._keys, Purpose.SNAPSHOT, said, self._clock(), encrypt=self._encrypt, check=check
+            )
+            info = self._objects.put(room.snapshot_key, sealing.body, condition=stays)
+        except (ObjectExists, PreconditionFailed):
+            if isinstance(asked, IfMatch):
                 raise
-            if create_only:
-                self._if_free(room)  # refuses, if it is hibernated by now
+            if isinstance(asked, CreateOnly):
+                self._found(room, asked)  # refuses, if it is hibernated by now
             raise _changed(room) from None
         finally:
             upload.close()
         self._keys.ring.verifying(sealing.footer.head.key_id)  # it may have been retired while the store took the bytes
         return Snapshot(room, sealing.footer.size_bytes, info, sealing.footer, upload.digests.sha256)
 
-    def _found(self, room: RoomId) -> tuple[GivenUp | None, Condition]:
-        """Return what was given up there, if anything was, and the condition that what is there stays."""
-        try:
-            info, _ = self._snapshots.look(room)
-        except GivenUp as given_up:
-            return given_up, IfMatch(given_up.info.etag)
-        except ObjectNotFound:
-            return None, CreateOnly()
-        except (IntegrityFailed, SealKeyUnavailable, SealTooNew):
-            return None, OVERWRITE  # it is replaced, whatever it is
-        return None, IfMatch(info.etag)
+    def _found(
+        self, room: RoomId, asked: Condition, *, replace_damaged: bool = False
+    ) -> tuple[Condition, tuple[str, ...]]:
+        """Return the condition that what is there stays while the bytes come, and what others have of the room's.
 
-    def _is_given_away(self, gone: GivenUp, room: RoomId, writer_id: str, sha256: bytes) -> bool:
-        """Tell whether a payload is what this writer hibernated before, and another one has confirmed."""
-        by = gone.footer.subject
-        if by.writer_id in ("", writer_id) or by.metadata.get(HIBERNATED_BY) != writer_id:
-            return False
-        key = self._keys.ring.verifying(gone.footer.head.key_id)
-        return hmac.compare_digest(by.metadata.get(PAYLOAD, ""), _mark(key, room, sha256))
-
-    def _if_free(self, room: RoomId) -> Condition:
-        """Return the condition that the room is still not hibernated; what was given up is nothing."""
+        What comes there meanwhile must not be replaced unseen: it may say that others have what comes now.
+        """
+        named = asked if isinstance(asked, IfMatch) else None
         try:
-            info, _ = self._snapshots.look(room)
-        except GivenUp as given_up:
-            return IfMatch(given_up.info.etag)
+            info, footer = self._snapshots.look(room)
         except ObjectNotFound:
-            if self._legacy is None:
-                return CreateOnly()
+            self._check_legacy(room, asked)
+            return named or CreateOnly(), ()
+        except GivenUp as given_up:  # that is nothing
+            info, footer = given_up.info, given_up.footer
+        except (IntegrityFailed, SealKeyUnavailable, SealTooNew) as unreadable:
+            if named is not None:
+                return named, ()
+            if not (replace_damaged and isinstance(unreadable, IntegrityFailed)):
+                _advise(unreadable, room)
+                raise
+            self._metrics.report(unreadable)
+            self._check_legacy(room, asked)
+            etag = unreadable.details.get("etag")
+            # Without one not even the backend can tell it from what comes meanwhile: its record is damaged.
+            return IfMatch(etag) if etag else OVERWRITE, ()
         else:
-            raise _is_hibernated(room, info.etag)
+            if isinstance(asked, CreateOnly):
+                raise _is_hibernated(room, info.etag)
+        return named or IfMatch(info.etag), confirmations.given_away(footer)
+
+    def _check_legacy(self, room: RoomId, asked: Condition) -> None:
+        """Refuse to create where the room has a snapshot of an older system."""
+        if self._legacy is None or not isinstance(asked, CreateOnly):
+            return
         try:
             raise _is_hibernated(room, self._objects.stat(room.flat_key).etag)
         except ObjectNotFound:
-            return CreateOnly()
+            pass
 
     def restore(self, room: RoomId) -> Restored:
         """Return a room's snapshot, verified whole; the caller closes it. It stays where it is.
@@ -205,7 +209,7 @@ class SnapshotStore:
             raise _lost(room)
         if not footer.is_of(sha256, self._keys.ring.verifying(footer.head.key_id)):
             raise _other_bytes(room)
-        self._give_up(room, etag, writer_id, condition, (footer.subject.writer_id, sha256))
+        self._give_up(room, etag, writer_id, condition, (footer, sha256))
 
     def _confirm_legacy(self, room: RoomId, etag: str, sha256: bytes, writer_id: str) -> None:
         with self.restore(room) as restored:
@@ -215,15 +219,18 @@ class SnapshotStore:
         if snapshot.sha256 != sha256:
             raise _other_bytes(room)
         # What stands where snapshots of ours do decides who won, and hides the older one until it is gone, too.
-        self._give_up(room, etag, writer_id, CreateOnly(), ("", sha256))
+        self._give_up(room, etag, writer_id, CreateOnly(), (None, sha256))
         self._objects.delete(snapshot.info.key)
 
     def _give_up(
-        self, room: RoomId, etag: str, writer_id: str, condition: Condition, snapshot: tuple[str, bytes]
+        self, room: RoomId, etag: str, writer_id: str, condition: Condition, snapshot: tuple[Footer | None, bytes]
     ) -> None:
-        hibernated_by, sha256 = snapshot
+        footer, sha256 = snapshot
         key = self._keys.ring.signing
-        said = {CONFIRMED: etag, HIBERNATED_BY: hibernated_by, PAYLOAD: _mark(key, room, sha256)}
+        said = {CONFIRMED: etag, HIBERNATED_BY: "", PAYLOAD: confirmations.mark(key, room, sha256)}
+        if footer is not None:
+            said |= {HIBERNATED_BY: footer.subject.writer_id}
+            said |= confirmations.listed(confirmations.given_away(footer))
         subject = Subject(room.text, writer_id=writer_id, metadata=said)
         sealed, _ = seal.seal_bytes(key, Purpose.RESTORED, subject, b"", self._clock())
         try:
@@ -237,11 +244,6 @@ class SnapshotStore:
             except ObjectNotFound:
                 pass
             raise _lost(room) from None
-
-
-def _mark(key: SealKey, room: RoomId, sha256: bytes) -> str:
-    """Return what tells a payload of a room, to those who have the key."""
-    return hmac.digest(key.derive("restored/mark"), room.text.encode() + sha256, "sha256").hex()
 
 
 def _not_found(room: RoomId) -> NotFound:
@@ -271,3 +273,14 @@ def _is_hibernated(room: RoomId, etag: str) -> AlreadyExists:
 def _other_bytes(room: RoomId) -> InvalidArgument:
     message = f"room {room.text!r}: the snapshot has another sha256: what arrived is not what was sent"
     return InvalidArgument(Reason.CHECKSUM_MISMATCH, "sha256", message, room_id=room.text)
+
+
+def _advise(unreadable: HoldfastError, room: RoomId) -> None:
+    """Say of what stands in a snapshot's place and cannot be read how it can be replaced all the same."""
+    etag = unreadable.details.get("etag", "")
+    if isinstance(unreadable, IntegrityFailed):
+        unreadable.message += "; it may have said that the room is awake: see that it is not, and set replace_damaged"
+    elif etag:
+        which = f"what stands in the place of room {room.text!r}'s snapshot cannot be read"
+        unreadable.message = f"{which}: {unreadable.message}; only if_match_etag {etag!r} replaces it"
+        unreadable.details |= {"room_id": room.text}

@@ -157,6 +157,7 @@ class CheckpointStore:
         """
         return checkpoints_page(
             self._objects,
+            self.pointers,
             self._checkpoints,
             self._workers,
             room,
@@ -184,6 +185,8 @@ class CheckpointStore:
     def delete_room(self, room: RoomId, *, without_key: bool = False) -> Iterator[Deletion]:
         """Replace a room's pointer by a tombstone, and then delete its checkpoints; yield progress.
 
+        The tombstone lies well above them: so who has not heard of it saves below, which is refused. What is at or
+        below stays deleted when the room is begun anew, also where this broke off.
         `without_key`: also where the key that it is sealed with is not available. Raises `SealKeyUnavailable`,
         `ConcurrentModification`.
         """

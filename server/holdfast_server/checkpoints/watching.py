@@ -62,7 +62,7 @@ class _Watch:
     def note(self, seen: Seen) -> None:
         """Note what is to be told next, in the place of what was not told yet; but for an end, which is told before."""
         pending = self.news.setdefault(seen.room, [])
-        if pending and not (pending[-1].is_end and seen.epoch is not None):
+        if pending and not pending[-1].is_end:
             pending.pop()
         if not (seen.is_end and pending):
             pending.append(seen)

@@ -830,7 +830,7 @@ class DeleteRoomResponse(_message.Message):
     existed: _builtins.bool
     """Whether this call made the tombstone: false where there was nothing, or one already."""
     next_epoch: _builtins.int
-    """The epoch at which the room can be begun anew."""
+    """The epoch from which on the room can be begun anew: well above all that were deleted."""
     done: _builtins.bool
     """This is the summary: all are gone."""
     def __init__(
@@ -1068,6 +1068,7 @@ class HibernateRoomHeader(_message.Message):
     WRITER_ID_FIELD_NUMBER: _builtins.int
     CREATE_ONLY_FIELD_NUMBER: _builtins.int
     IF_MATCH_ETAG_FIELD_NUMBER: _builtins.int
+    REPLACE_DAMAGED_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     """The room; required."""
     size_bytes: _builtins.int
@@ -1079,7 +1080,13 @@ class HibernateRoomHeader(_message.Message):
     create_only: _builtins.bool
     """True: refuse with ALREADY_EXISTS if the room is hibernated. False: as if the field were not set."""
     if_match_etag: _builtins.str
-    """Refuse with FAILED_PRECONDITION unless the room's snapshot has just this etag."""
+    """Refuse with FAILED_PRECONDITION unless the room's snapshot has just this etag. One that cannot be read is replaced
+    then, too.
+    """
+    replace_damaged: _builtins.bool
+    """Replace what is damaged in the snapshot's place, which is DATA_LOSS otherwise. It may have said that another writer
+    has the room: see that nobody does.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The writer's own entries, as in SaveCheckpointHeader."""
@@ -1094,10 +1101,11 @@ class HibernateRoomHeader(_message.Message):
         writer_id: _builtins.str = ...,
         create_only: _builtins.bool = ...,
         if_match_etag: _builtins.str = ...,
+        replace_damaged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "create_only", b"create_only", "if_match_etag", b"if_match_etag", "precondition", b"precondition", "size_bytes", b"size_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "create_only", b"create_only", "if_match_etag", b"if_match_etag", "metadata", b"metadata", "precondition", b"precondition", "room_id", b"room_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "writer_id", b"writer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "create_only", b"create_only", "if_match_etag", b"if_match_etag", "metadata", b"metadata", "precondition", b"precondition", "replace_damaged", b"replace_damaged", "room_id", b"room_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "writer_id", b"writer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
     _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015

@@ -146,9 +146,9 @@ class CheckpointStoreServicer(object):
         (SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW), `next_epoch` in the error's metadata is where to save it instead.
         Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
         (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
-        FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
-        SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL,
-        QUOTA_EXCEEDED, SPOOL_FULL).
+        FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted, below the `next_epoch` of the deletion, or has lost
+        its pointer, below what it had; SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID),
+        RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,8 +172,9 @@ class CheckpointStoreServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListCheckpoints(self, request, context):
-        """Lists the checkpoints of a room by rising epoch, a page at a time, from verified footers. Errors: INVALID_ARGUMENT
-        (INVALID_PAGE_SIZE, INVALID_PAGE_TOKEN, INVALID_EPOCH).
+        """Lists the checkpoints of a room by rising epoch, a page at a time, from verified footers; not what was deleted before
+        the room was begun anew, as far as the server has seen that. Errors: INVALID_ARGUMENT (INVALID_PAGE_SIZE,
+        INVALID_PAGE_TOKEN, INVALID_EPOCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,10 +190,11 @@ class CheckpointStoreServicer(object):
 
     def PruneCheckpoints(self, request, context):
         """Deletes old checkpoints of one room or of all: those that are both outside the newest `keep_last` and older than
-        `older_than`, and never the one that the pointer names, or a newer one. That one is verified first, whole: a room in
-        which it is not good is left alone. Sends progress now and then, and last a summary. Errors: INVALID_ARGUMENT
-        (INVALID_RETENTION); for a single room also NOT_FOUND (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID,
-        INTEGRITY_FAILED) and FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE).
+        `older_than`, and never the one that the pointer names, or a newer one. What is left of a room that was deleted before
+        goes in any case. The latest is verified first, whole: a room in which it is not good is left alone. Sends progress
+        now and then, and last a summary. Errors: INVALID_ARGUMENT (INVALID_RETENTION); for a single room also NOT_FOUND
+        (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID, INTEGRITY_FAILED) and FAILED_PRECONDITION
+        (SEAL_KEY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,8 +202,10 @@ class CheckpointStoreServicer(object):
 
     def DeleteRoom(self, request, context):
         """Deletes a room: the pointer is replaced by a tombstone in one step, and then the checkpoints are deleted. While the
-        tombstone is there, the room's epochs go on above those that were deleted: a save below is EPOCH_TOO_OLD. Deleting
-        what is not there, or once more, is no error; what a late save has left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
+        tombstone is there, the room can be begun anew only at `next_epoch`, a million above the highest epoch that there
+        was: whoever has not heard of the deletion counts on by one, and each such save is EPOCH_TOO_OLD. What is below stays
+        deleted in the room that is begun anew. Deleting what is not there, or once more, is no error; what a late save has
+        left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
         (CONCURRENT_MODIFICATION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -221,9 +225,13 @@ class CheckpointStoreServicer(object):
 
     def HibernateRoom(self, request_iterator, context):
         """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-        snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for each sleep: where
-        another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
-        SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
+        snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for
+        each sleep: where another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs;
+        also once the room has slept again (of the last eight that were so confirmed). What stands in the snapshot's place
+        and cannot be read is not replaced, unless that is said (`replace_damaged`, `if_match_etag`). Errors: those of
+        SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), also where others changed
+        the snapshot while this one came, FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW,
+        READ_ONLY), DATA_LOSS (SEAL_INVALID, INTEGRITY_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

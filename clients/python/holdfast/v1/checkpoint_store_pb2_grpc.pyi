@@ -61,9 +61,9 @@ class CheckpointStoreStub:
     (SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW), `next_epoch` in the error's metadata is where to save it instead.
     Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
     (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
-    FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
-    SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL,
-    QUOTA_EXCEEDED, SPOOL_FULL).
+    FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted, below the `next_epoch` of the deletion, or has lost
+    its pointer, below what it had; SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID),
+    RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
     """
     LoadCheckpoint: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.LoadCheckpointRequest, _checkpoint_store_pb2.LoadCheckpointResponse]
     """Sends a checkpoint: first the info, then chunks. All of it was verified before. Errors: NOT_FOUND (ROOM_NOT_FOUND,
@@ -75,8 +75,9 @@ class CheckpointStoreStub:
     LoadCheckpoint.
     """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_checkpoint_store_pb2.ListCheckpointsRequest, _checkpoint_store_pb2.ListCheckpointsResponse]
-    """Lists the checkpoints of a room by rising epoch, a page at a time, from verified footers. Errors: INVALID_ARGUMENT
-    (INVALID_PAGE_SIZE, INVALID_PAGE_TOKEN, INVALID_EPOCH).
+    """Lists the checkpoints of a room by rising epoch, a page at a time, from verified footers; not what was deleted before
+    the room was begun anew, as far as the server has seen that. Errors: INVALID_ARGUMENT (INVALID_PAGE_SIZE,
+    INVALID_PAGE_TOKEN, INVALID_EPOCH).
     """
     ListRooms: _grpc.UnaryUnaryMultiCallable[_checkpoint_store_pb2.ListRoomsRequest, _checkpoint_store_pb2.ListRoomsResponse]
     """Lists the rooms that have a pointer, a page at a time, in the byte order of their ids with a `/` at each one's end.
@@ -84,15 +85,18 @@ class CheckpointStoreStub:
     """
     PruneCheckpoints: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.PruneCheckpointsRequest, _checkpoint_store_pb2.PruneCheckpointsResponse]
     """Deletes old checkpoints of one room or of all: those that are both outside the newest `keep_last` and older than
-    `older_than`, and never the one that the pointer names, or a newer one. That one is verified first, whole: a room in
-    which it is not good is left alone. Sends progress now and then, and last a summary. Errors: INVALID_ARGUMENT
-    (INVALID_RETENTION); for a single room also NOT_FOUND (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID,
-    INTEGRITY_FAILED) and FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE).
+    `older_than`, and never the one that the pointer names, or a newer one. What is left of a room that was deleted before
+    goes in any case. The latest is verified first, whole: a room in which it is not good is left alone. Sends progress
+    now and then, and last a summary. Errors: INVALID_ARGUMENT (INVALID_RETENTION); for a single room also NOT_FOUND
+    (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID, INTEGRITY_FAILED) and FAILED_PRECONDITION
+    (SEAL_KEY_UNAVAILABLE).
     """
     DeleteRoom: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.DeleteRoomRequest, _checkpoint_store_pb2.DeleteRoomResponse]
     """Deletes a room: the pointer is replaced by a tombstone in one step, and then the checkpoints are deleted. While the
-    tombstone is there, the room's epochs go on above those that were deleted: a save below is EPOCH_TOO_OLD. Deleting
-    what is not there, or once more, is no error; what a late save has left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
+    tombstone is there, the room can be begun anew only at `next_epoch`, a million above the highest epoch that there
+    was: whoever has not heard of the deletion counts on by one, and each such save is EPOCH_TOO_OLD. What is below stays
+    deleted in the room that is begun anew. Deleting what is not there, or once more, is no error; what a late save has
+    left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
     (CONCURRENT_MODIFICATION).
     """
     WatchCheckpoints: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.WatchCheckpointsRequest, _checkpoint_store_pb2.WatchCheckpointsResponse]
@@ -104,9 +108,13 @@ class CheckpointStoreStub:
     """
     HibernateRoom: _grpc.StreamUnaryMultiCallable[_checkpoint_store_pb2.HibernateRoomRequest, _checkpoint_store_pb2.HibernateRoomResponse]
     """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for each sleep: where
-    another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
-    SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
+    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for
+    each sleep: where another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs;
+    also once the room has slept again (of the last eight that were so confirmed). What stands in the snapshot's place
+    and cannot be read is not replaced, unless that is said (`replace_damaged`, `if_match_etag`). Errors: those of
+    SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), also where others changed
+    the snapshot while this one came, FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW,
+    READ_ONLY), DATA_LOSS (SEAL_INVALID, INTEGRITY_FAILED).
     """
     RestoreRoom: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.RestoreRoomRequest, _checkpoint_store_pb2.RestoreRoomResponse]
     """Sends a room's snapshot: first the info, then chunks. All of it was verified before. It stays until ConfirmRestore.
@@ -157,9 +165,9 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     (SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW), `next_epoch` in the error's metadata is where to save it instead.
     Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
     (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
-    FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
-    SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL,
-    QUOTA_EXCEEDED, SPOOL_FULL).
+    FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted, below the `next_epoch` of the deletion, or has lost
+    its pointer, below what it had; SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID),
+    RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
     """
     LoadCheckpoint: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.LoadCheckpointRequest, _checkpoint_store_pb2.LoadCheckpointResponse]  # type: ignore[assignment]
     """Sends a checkpoint: first the info, then chunks. All of it was verified before. Errors: NOT_FOUND (ROOM_NOT_FOUND,
@@ -171,8 +179,9 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     LoadCheckpoint.
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_checkpoint_store_pb2.ListCheckpointsRequest, _checkpoint_store_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
-    """Lists the checkpoints of a room by rising epoch, a page at a time, from verified footers. Errors: INVALID_ARGUMENT
-    (INVALID_PAGE_SIZE, INVALID_PAGE_TOKEN, INVALID_EPOCH).
+    """Lists the checkpoints of a room by rising epoch, a page at a time, from verified footers; not what was deleted before
+    the room was begun anew, as far as the server has seen that. Errors: INVALID_ARGUMENT (INVALID_PAGE_SIZE,
+    INVALID_PAGE_TOKEN, INVALID_EPOCH).
     """
     ListRooms: _aio.UnaryUnaryMultiCallable[_checkpoint_store_pb2.ListRoomsRequest, _checkpoint_store_pb2.ListRoomsResponse]  # type: ignore[assignment]
     """Lists the rooms that have a pointer, a page at a time, in the byte order of their ids with a `/` at each one's end.
@@ -180,15 +189,18 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     """
     PruneCheckpoints: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.PruneCheckpointsRequest, _checkpoint_store_pb2.PruneCheckpointsResponse]  # type: ignore[assignment]
     """Deletes old checkpoints of one room or of all: those that are both outside the newest `keep_last` and older than
-    `older_than`, and never the one that the pointer names, or a newer one. That one is verified first, whole: a room in
-    which it is not good is left alone. Sends progress now and then, and last a summary. Errors: INVALID_ARGUMENT
-    (INVALID_RETENTION); for a single room also NOT_FOUND (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID,
-    INTEGRITY_FAILED) and FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE).
+    `older_than`, and never the one that the pointer names, or a newer one. What is left of a room that was deleted before
+    goes in any case. The latest is verified first, whole: a room in which it is not good is left alone. Sends progress
+    now and then, and last a summary. Errors: INVALID_ARGUMENT (INVALID_RETENTION); for a single room also NOT_FOUND
+    (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID, INTEGRITY_FAILED) and FAILED_PRECONDITION
+    (SEAL_KEY_UNAVAILABLE).
     """
     DeleteRoom: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.DeleteRoomRequest, _checkpoint_store_pb2.DeleteRoomResponse]  # type: ignore[assignment]
     """Deletes a room: the pointer is replaced by a tombstone in one step, and then the checkpoints are deleted. While the
-    tombstone is there, the room's epochs go on above those that were deleted: a save below is EPOCH_TOO_OLD. Deleting
-    what is not there, or once more, is no error; what a late save has left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
+    tombstone is there, the room can be begun anew only at `next_epoch`, a million above the highest epoch that there
+    was: whoever has not heard of the deletion counts on by one, and each such save is EPOCH_TOO_OLD. What is below stays
+    deleted in the room that is begun anew. Deleting what is not there, or once more, is no error; what a late save has
+    left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
     (CONCURRENT_MODIFICATION).
     """
     WatchCheckpoints: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.WatchCheckpointsRequest, _checkpoint_store_pb2.WatchCheckpointsResponse]  # type: ignore[assignment]
@@ -200,9 +212,13 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     """
     HibernateRoom: _aio.StreamUnaryMultiCallable[_checkpoint_store_pb2.HibernateRoomRequest, _checkpoint_store_pb2.HibernateRoomResponse]  # type: ignore[assignment]
     """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for each sleep: where
-    another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
-    SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
+    snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for
+    each sleep: where another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs;
+    also once the room has slept again (of the last eight that were so confirmed). What stands in the snapshot's place
+    and cannot be read is not replaced, unless that is said (`replace_damaged`, `if_match_etag`). Errors: those of
+    SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), also where others changed
+    the snapshot while this one came, FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW,
+    READ_ONLY), DATA_LOSS (SEAL_INVALID, INTEGRITY_FAILED).
     """
     RestoreRoom: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.RestoreRoomRequest, _checkpoint_store_pb2.RestoreRoomResponse]  # type: ignore[assignment]
     """Sends a room's snapshot: first the info, then chunks. All of it was verified before. It stays until ConfirmRestore.
@@ -256,9 +272,9 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         (SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW), `next_epoch` in the error's metadata is where to save it instead.
         Errors: INVALID_ARGUMENT (INVALID_*, TOO_LARGE, UPLOAD_INCOMPLETE, SIZE_MISMATCH, CHECKSUM_MISMATCH), ABORTED
         (CONCURRENT_MODIFICATION) where `if_latest_epoch` does not hold, ALREADY_EXISTS (ALREADY_EXISTS) with `require_new`,
-        FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted or has lost its pointer, below what it had;
-        SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID), RESOURCE_EXHAUSTED (STORAGE_FULL,
-        QUOTA_EXCEEDED, SPOOL_FULL).
+        FAILED_PRECONDITION (EPOCH_TOO_OLD for a room that was deleted, below the `next_epoch` of the deletion, or has lost
+        its pointer, below what it had; SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW, READ_ONLY), DATA_LOSS (POINTER_INVALID),
+        RESOURCE_EXHAUSTED (STORAGE_FULL, QUOTA_EXCEEDED, SPOOL_FULL).
         """
 
     @_abc_1.abstractmethod
@@ -288,8 +304,9 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         request: _checkpoint_store_pb2.ListCheckpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_store_pb2.ListCheckpointsResponse, _abc.Awaitable[_checkpoint_store_pb2.ListCheckpointsResponse]]:
-        """Lists the checkpoints of a room by rising epoch, a page at a time, from verified footers. Errors: INVALID_ARGUMENT
-        (INVALID_PAGE_SIZE, INVALID_PAGE_TOKEN, INVALID_EPOCH).
+        """Lists the checkpoints of a room by rising epoch, a page at a time, from verified footers; not what was deleted before
+        the room was begun anew, as far as the server has seen that. Errors: INVALID_ARGUMENT (INVALID_PAGE_SIZE,
+        INVALID_PAGE_TOKEN, INVALID_EPOCH).
         """
 
     @_abc_1.abstractmethod
@@ -309,10 +326,11 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_checkpoint_store_pb2.PruneCheckpointsResponse], _abc.AsyncIterator[_checkpoint_store_pb2.PruneCheckpointsResponse]]:
         """Deletes old checkpoints of one room or of all: those that are both outside the newest `keep_last` and older than
-        `older_than`, and never the one that the pointer names, or a newer one. That one is verified first, whole: a room in
-        which it is not good is left alone. Sends progress now and then, and last a summary. Errors: INVALID_ARGUMENT
-        (INVALID_RETENTION); for a single room also NOT_FOUND (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID,
-        INTEGRITY_FAILED) and FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE).
+        `older_than`, and never the one that the pointer names, or a newer one. What is left of a room that was deleted before
+        goes in any case. The latest is verified first, whole: a room in which it is not good is left alone. Sends progress
+        now and then, and last a summary. Errors: INVALID_ARGUMENT (INVALID_RETENTION); for a single room also NOT_FOUND
+        (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID, INTEGRITY_FAILED) and FAILED_PRECONDITION
+        (SEAL_KEY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod
@@ -322,8 +340,10 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_checkpoint_store_pb2.DeleteRoomResponse], _abc.AsyncIterator[_checkpoint_store_pb2.DeleteRoomResponse]]:
         """Deletes a room: the pointer is replaced by a tombstone in one step, and then the checkpoints are deleted. While the
-        tombstone is there, the room's epochs go on above those that were deleted: a save below is EPOCH_TOO_OLD. Deleting
-        what is not there, or once more, is no error; what a late save has left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
+        tombstone is there, the room can be begun anew only at `next_epoch`, a million above the highest epoch that there
+        was: whoever has not heard of the deletion counts on by one, and each such save is EPOCH_TOO_OLD. What is below stays
+        deleted in the room that is begun anew. Deleting what is not there, or once more, is no error; what a late save has
+        left in a deleted room goes then, too. Errors: FAILED_PRECONDITION (SEAL_KEY_UNAVAILABLE, READ_ONLY), ABORTED
         (CONCURRENT_MODIFICATION).
         """
 
@@ -347,9 +367,13 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_checkpoint_store_pb2.HibernateRoomResponse, _abc.Awaitable[_checkpoint_store_pb2.HibernateRoomResponse]]:
         """Stores the snapshot of a room that goes to sleep: a header, then chunks, then optionally a trailer. A room has one
-        snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for each sleep: where
-        another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs. Errors: those of
-        SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, READ_ONLY).
+        snapshot; a new one replaces it. Who repeats the call because its answer was lost should give a `writer_id`, one for
+        each sleep: where another writer has confirmed that very snapshot meanwhile, it is ABORTED, since the room is theirs;
+        also once the room has slept again (of the last eight that were so confirmed). What stands in the snapshot's place
+        and cannot be read is not replaced, unless that is said (`replace_damaged`, `if_match_etag`). Errors: those of
+        SaveCheckpoint's upload, ALREADY_EXISTS (ALREADY_EXISTS), ABORTED (CONCURRENT_MODIFICATION), also where others changed
+        the snapshot while this one came, FAILED_PRECONDITION (PRECONDITION_FAILED, SEAL_KEY_UNAVAILABLE, SEAL_TOO_NEW,
+        READ_ONLY), DATA_LOSS (SEAL_INVALID, INTEGRITY_FAILED).
         """
 
     @_abc_1.abstractmethod

@@ -116,14 +116,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_RETENTION: _ErrorReason.ValueType  # 42
     """INVALID_ARGUMENT: what is to be kept is not said, or cannot be."""
     ERROR_REASON_ROOM_NOT_FOUND: _ErrorReason.ValueType  # 43
-    """NOT_FOUND: the room has no checkpoint. Metadata: `room_id`; `next_epoch` if the room was deleted."""
+    """NOT_FOUND: the room has no checkpoint. Metadata: `room_id`; `next_epoch` if the room was deleted or has lost its
+    pointer.
+    """
     ERROR_REASON_CHECKPOINT_NOT_FOUND: _ErrorReason.ValueType  # 44
     """NOT_FOUND: the room has no checkpoint of this epoch. Metadata: `room_id`, `epoch`."""
     ERROR_REASON_SNAPSHOT_NOT_FOUND: _ErrorReason.ValueType  # 45
     """NOT_FOUND: the room is not hibernated. Metadata: `room_id`."""
     ERROR_REASON_EPOCH_TOO_OLD: _ErrorReason.ValueType  # 46
-    """FAILED_PRECONDITION: there is no checkpoint as new as `min_epoch`; or the room was deleted at a higher epoch than the
-    one to be saved. Metadata: `room_id`, `latest_epoch`, and for a save `next_epoch`.
+    """FAILED_PRECONDITION: there is no checkpoint as new as `min_epoch`; or the room was deleted, or has lost its pointer,
+    and the epoch to be saved is below the one where it goes on. Metadata: `room_id`, `latest_epoch`, and for a save
+    `next_epoch`, and `deleted`: `true` if the room was deleted.
     """
     ERROR_REASON_SEAL_KEY_UNAVAILABLE: _ErrorReason.ValueType  # 47
     """FAILED_PRECONDITION: the key of a seal is not in the server's key ring, or is retired there; or it has no ring. That
@@ -237,14 +240,17 @@ ERROR_REASON_INVALID_WRITER: ErrorReason.ValueType  # 41
 ERROR_REASON_INVALID_RETENTION: ErrorReason.ValueType  # 42
 """INVALID_ARGUMENT: what is to be kept is not said, or cannot be."""
 ERROR_REASON_ROOM_NOT_FOUND: ErrorReason.ValueType  # 43
-"""NOT_FOUND: the room has no checkpoint. Metadata: `room_id`; `next_epoch` if the room was deleted."""
+"""NOT_FOUND: the room has no checkpoint. Metadata: `room_id`; `next_epoch` if the room was deleted or has lost its
+pointer.
+"""
 ERROR_REASON_CHECKPOINT_NOT_FOUND: ErrorReason.ValueType  # 44
 """NOT_FOUND: the room has no checkpoint of this epoch. Metadata: `room_id`, `epoch`."""
 ERROR_REASON_SNAPSHOT_NOT_FOUND: ErrorReason.ValueType  # 45
 """NOT_FOUND: the room is not hibernated. Metadata: `room_id`."""
 ERROR_REASON_EPOCH_TOO_OLD: ErrorReason.ValueType  # 46
-"""FAILED_PRECONDITION: there is no checkpoint as new as `min_epoch`; or the room was deleted at a higher epoch than the
-one to be saved. Metadata: `room_id`, `latest_epoch`, and for a save `next_epoch`.
+"""FAILED_PRECONDITION: there is no checkpoint as new as `min_epoch`; or the room was deleted, or has lost its pointer,
+and the epoch to be saved is below the one where it goes on. Metadata: `room_id`, `latest_epoch`, and for a save
+`next_epoch`, and `deleted`: `true` if the room was deleted.
 """
 ERROR_REASON_SEAL_KEY_UNAVAILABLE: ErrorReason.ValueType  # 47
 """FAILED_PRECONDITION: the key of a seal is not in the server's key ring, or is retired there; or it has no ring. That
