@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from holdfast_server.checkpoints.names import MAX_EPOCH
-from tests.support.any_checkpoints import Checkpoints, epoch_name, pointer_name, refused, tried
+from tests.support.any_checkpoints import ON_EACH_BACKEND, Checkpoints, epoch_name, pointer_name, refused, tried
 from tests.support.meddled_store import meanwhile, once
 from tests.support.tombstones import GAP, anew_after, tombstone_of
+
+pytestmark = ON_EACH_BACKEND
 
 ROOM = "arena"
 HOUR = timedelta(hours=1)

@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from holdfast.v1 import checkpoint_store_pb2 as pb
-from tests.support.any_checkpoints import STORED, Checkpoints, pointer_name, refused
+from tests.support.any_checkpoints import ON_EACH_BACKEND, STORED, Checkpoints, pointer_name, refused
 from tests.support.meddled_store import once
+
+pytestmark = ON_EACH_BACKEND
 
 ROOM = "arena"
 

@@ -4,9 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.any_checkpoints import STORED, Checkpoints, epoch_name, pointer_name, refused
+from tests.support.any_checkpoints import ON_EACH_BACKEND, STORED, Checkpoints, epoch_name, pointer_name, refused
 from tests.support.meddled_store import meanwhile
 from tests.support.tombstones import anew_after
+
+pytestmark = ON_EACH_BACKEND
 
 ROOM = "arena"
 HOUR = timedelta(hours=1)

@@ -6,9 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.any_checkpoints import STORED, Checkpoints, Loaded, epoch_name, refused
+from tests.support.any_checkpoints import ON_EACH_BACKEND, STORED, Checkpoints, Loaded, epoch_name, refused
 from tests.support.meddled_store import meanwhile, nothing
 from tests.support.samples import MIB, sample
+
+pytestmark = ON_EACH_BACKEND
 
 ROOM = "arena"
 SECONDS = 60

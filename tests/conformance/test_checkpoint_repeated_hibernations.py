@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from holdfast_server.checkpoints.key_ring import KeyRing
-from tests.support.any_checkpoints import Checkpoints, refused, snapshot_name
+from tests.support.any_checkpoints import ON_EACH_BACKEND, Checkpoints, refused, snapshot_name
 from tests.support.meddled_store import meanwhile
+
+pytestmark = ON_EACH_BACKEND
 
 ROOM = "arena"
 

@@ -6,7 +6,9 @@ from contextlib import closing
 import pytest
 
 from holdfast_server.objects.memory import MemoryStore
-from tests.support.any_checkpoints import SAME, Checkpoints, epoch_name, pointer_name, refused
+from tests.support.any_checkpoints import ON_EACH_BACKEND, SAME, Checkpoints, epoch_name, pointer_name, refused
+
+pytestmark = ON_EACH_BACKEND
 
 ROOM = "arena"
 

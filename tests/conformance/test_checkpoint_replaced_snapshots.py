@@ -8,8 +8,10 @@ import pytest
 
 from holdfast_server.checkpoints.key_ring import KeyRing
 from holdfast_server.objects.key import ObjectKey
-from tests.support.any_checkpoints import Checkpoints, pointer_name, refused, snapshot_name
+from tests.support.any_checkpoints import ON_EACH_BACKEND, Checkpoints, pointer_name, refused, snapshot_name
 from tests.support.meddled_store import meanwhile
+
+pytestmark = ON_EACH_BACKEND
 
 ROOM = "arena"
 NAME = snapshot_name(ROOM)

@@ -5,7 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.any_checkpoints import Checkpoints, epoch_name, pointer_name, refused
+from tests.support.any_checkpoints import ON_EACH_BACKEND, Checkpoints, epoch_name, pointer_name, refused
+
+pytestmark = ON_EACH_BACKEND
 
 ROOM, GONE = "arena", "zoo"
 AGE = timedelta(days=14)

@@ -8,9 +8,19 @@ import pytest
 
 from holdfast_server.checkpoints.housekeeping import Housekeeping
 from holdfast_server.checkpoints.removal import Retention
-from tests.support.any_checkpoints import Checkpoints, epoch_name, pointer_name, refused, snapshot_name, tried
+from tests.support.any_checkpoints import (
+    ON_EACH_BACKEND,
+    Checkpoints,
+    epoch_name,
+    pointer_name,
+    refused,
+    snapshot_name,
+    tried,
+)
 from tests.support.meddled_store import once
 from tests.support.tombstones import anew_after
+
+pytestmark = ON_EACH_BACKEND
 
 ROOM = "arena"
 HOUR = timedelta(hours=1)

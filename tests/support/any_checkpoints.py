@@ -48,6 +48,14 @@ WATCH_SECONDS = 0.05
 LOAD_MEMORY_BYTES = MIB
 """So that a payload of two pieces goes through the spool."""
 
+ON_EACH_BACKEND = pytest.mark.parametrize(
+    "all_checkpoints",
+    ["direct memory", "grpc filesystem encrypted", "direct moto", "grpc minio"],
+    indirect=True,
+    scope="module",
+)
+"""For what neither the wire nor the form of a payload has to do with: one of both on each backend, and not all."""
+
 STORED = pb.SAVE_OUTCOME_STORED
 SAME = pb.SAVE_OUTCOME_EXISTS_SAME
 DIFFERENT = pb.SAVE_OUTCOME_EXISTS_DIFFERENT
