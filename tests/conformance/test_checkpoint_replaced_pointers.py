@@ -94,3 +94,14 @@ def test_a_room_is_begun_anew_above_a_damaged_tombstone(checkpoints: Checkpoints
     # The first one knew the tombstone, and noticed the damage only after its checkpoint.
     assert (saved.outcome, saved.pointer_moved, saved.latest_epoch) == (SAME, True, next_epoch)
     assert checkpoints.load(ROOM).data == b"anew"
+
+
+def test_an_epoch_that_cannot_be_read_says_where_the_pointer_can_be_replaced(checkpoints: Checkpoints) -> None:
+    checkpoints.save(ROOM, 5, b"five")
+    old = checkpoints.keys.rotate()
+    checkpoints.keys.ring = checkpoints.keys.ring.retired(old)
+    checkpoints.put(pointer_name(ROOM), b"damage")
+    with refused("INVALID_EPOCH", "INVALID_ARGUMENT") as refusal:
+        checkpoints.save(ROOM, 5, b"five", replace_damaged_pointer=True)
+    assert refusal.names["next_epoch"] == "6"
+    assert checkpoints.save(ROOM, 6, b"six", replace_damaged_pointer=True).pointer_moved

@@ -138,6 +138,8 @@ class Saving:
             return self._not_stored(place, Outcome.EXISTS_DAMAGED, None)
         except (SealKeyUnavailable, SealTooNew) as unread:
             # What it is cannot be told, but the room must not be stuck there.
+            if place.replacing is not None:
+                raise _not_above(room, epoch, highest_epoch(self._objects, room, epoch)) from unread
             raise type(unread)(unread.message, **unread.details, next_epoch=str(self._after(place)[1])) from unread
         except ObjectNotFound:
             message = f"room {room.text!r}: epoch {epoch} was deleted while it was saved"
