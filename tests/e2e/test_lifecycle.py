@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -173,10 +174,14 @@ def test_a_drain_ends_when_its_time_is_up(tmp_path: Path) -> None:
 
 def test_a_signal_that_comes_while_nobody_waits_stays_pending(filesystem_server: ServerProcess) -> None:
     ending = {signal.SIGTERM, signal.SIGINT}
-    threads = [path.read_text() for path in Path(f"/proc/{filesystem_server.pid}/task").glob("*/status")]
+    threads = []
+    for path in Path(f"/proc/{filesystem_server.pid}/task").glob("*/status"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # Threads may end meanwhile.
+            threads.append(path.read_text())
     masks = [{name: int(mask, 16) for name, mask in re.findall(r"Sig(\w+):\s+(\w+)", text)} for text in threads]
-    waits = [mask for mask in masks if not all(mask["Blk"] >> (number - 1) & 1 for number in ending)]
-    assert len(waits) == 1, "only the one that waits for them has them not blocked"
+    assert masks, "a server has threads"
+    open_to = [mask for mask in masks if not all(mask["Blk"] >> (number - 1) & 1 for number in ending)]
+    assert len(open_to) <= 1, "only the one that waits for them, or none before it does, has them not blocked"
     assert not any(mask["Cgt"] >> (signal.SIGTERM - 1) & 1 for mask in masks), "and none handles it"
 
 
