@@ -350,7 +350,7 @@ class TestReading:
 
         fake.answers = [silent]
         with (
-            holdfast.connect(address, timeout=0.3, retries=0) as client,
+            holdfast.connect(address, timeout=2.0, retries=0) as client,
             open_(client.checkpoints) as reader,
             pytest.raises(holdfast.DeadlineExceeded, match="sent nothing"),
         ):

@@ -198,6 +198,9 @@ class Watches:
             seen = self._look(room)
         except HoldfastError:
             return  # the backend is away, of which others tell, or just this pointer; the next round tries again
+        except Exception:  # noqa: BLE001 (the others have to be read, whatever is with this one)
+            _log.exception("Watched pointer could not be read", extra={"fields": {"room_id": room.text}})
+            return
         if seen.error is not None:
             self._spread(seen)
 
@@ -206,10 +209,7 @@ class Watches:
             begun = time.monotonic()
             with self._changed:
                 rooms = list(self._rooms)
-            try:
-                self._workers.each(rooms, self._poll_one, self._at_once)
-            except Exception:  # noqa: BLE001 (the thread has to live on, whatever the store answers)
-                _log.exception("Watched pointers could not be read")
+            self._workers.each(rooms, self._poll_one, self._at_once)
             with self._changed:
                 left = begun + self._interval_seconds - time.monotonic()
                 self._changed.wait_for(lambda: self._is_closed, max(left, self._interval_seconds / 10))
