@@ -16,7 +16,7 @@ from holdfast_server.checkpoints.legacy import LegacyTags, read_pointer
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import HIBERNATED, SNAPSHOTS
 from holdfast_server.checkpoints.opening import OpensFiles, WaitingRoom
-from holdfast_server.checkpoints.removal import Retention
+from holdfast_server.checkpoints.pruning import Retention
 from holdfast_server.checkpoints.service import CheckpointStoreService
 from holdfast_server.checkpoints.store import CheckpointStore, LegacyForms, StoreOptions
 from holdfast_server.checkpoints.watching import Watches

@@ -83,7 +83,7 @@ def test_what_who_has_not_heard_has_left_is_swept_and_the_tombstone_removed(
     checkpoints.objects.clock_ahead = AGE + HOUR
     is_removed = backend != "minio"  # MinIO keeps no condition of a deletion, so tombstones stay
     for removed in (0, is_removed):
-        assert checkpoints.store.removal.tidy_tombstones(AGE) == removed
+        assert checkpoints.store.deleting.tidy_tombstones(AGE) == removed
         assert there(checkpoints) == []
 
 
@@ -246,7 +246,7 @@ def test_what_was_deleted_does_not_count_for_what_is_kept(checkpoints: Checkpoin
 
 def test_housekeeping_sweeps_what_was_deleted_once_it_is_old(checkpoints: Checkpoints) -> None:
     begin_anew(checkpoints)
-    tidy = checkpoints.store.removal.tidy_tombstones
+    tidy = checkpoints.store.deleting.tidy_tombstones
     for ahead in (timedelta(0), HOUR - timedelta(minutes=1)):
         checkpoints.objects.clock_ahead = ahead
         assert (tidy(AGE), there(checkpoints)) == (0, [2, 3, ANEW, ANEW + 1])
@@ -263,7 +263,7 @@ def test_nothing_is_deleted_beneath_a_room_whose_latest_is_not_good(checkpoints:
     left = there(checkpoints)
     with refused("SEAL_INVALID", "DATA_LOSS"):
         checkpoints.prune(ROOM, keep_last=100)
-    checkpoints.store.removal.tidy_tombstones(AGE)
+    checkpoints.store.deleting.tidy_tombstones(AGE)
     assert there(checkpoints) == left
 
 

@@ -58,14 +58,14 @@ def test_what_is_not_known_to_be_a_rooms_tombstone_is_left_alone(
     checkpoints.objects.clock_ahead = AGE + timedelta(days=1)
     is_removed = backend != "minio"  # MinIO keeps no condition of a deletion, so tombstones stay
     for removed in (2 * is_removed, 0):
-        assert checkpoints.store.removal.tidy_tombstones(AGE) == removed
+        assert checkpoints.store.deleting.tidy_tombstones(AGE) == removed
     assert checkpoints.names() == (theirs if is_removed else [pointer_name("a"), *theirs, pointer_name(GONE)])
 
 
 def test_a_room_whose_tombstone_was_put_back_lives_on_once_its_pointer_is_replaced(checkpoints: Checkpoints) -> None:
     now = roll_back(checkpoints)
     checkpoints.objects.clock_ahead = AGE + timedelta(days=1)
-    checkpoints.store.removal.tidy_tombstones(AGE)
+    checkpoints.store.deleting.tidy_tombstones(AGE)
     with refused("POINTER_INVALID", "DATA_LOSS"):
         checkpoints.load(ROOM)
     assert checkpoints.load(ROOM, epoch=now).data == b"anew"

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from holdfast_server.checkpoints.housekeeping import Housekeeping
-from holdfast_server.checkpoints.removal import Retention
+from holdfast_server.checkpoints.pruning import Retention
 from tests.support.any_checkpoints import (
     ON_EACH_BACKEND,
     Checkpoints,
@@ -67,7 +67,7 @@ def test_a_tombstone_of_a_room_that_is_there_again_is_not_removed(checkpoints: C
     checkpoints.save(ROOM, 1)
     checkpoints.save(ROOM, checkpoints.delete_room(ROOM).next_epoch, b"2")
     checkpoints.objects.clock_ahead = HOUR
-    assert checkpoints.store.removal.tidy_tombstones(timedelta(0)) == 0
+    assert checkpoints.store.deleting.tidy_tombstones(timedelta(0)) == 0
     assert checkpoints.load(ROOM).data == b"2"
 
 
@@ -82,7 +82,7 @@ def test_a_tombstone_that_is_replaced_while_it_is_removed_stays_replaced(checkpo
                 other.save(ROOM, anew, b"2")
 
         checkpoints.objects.before = meddle
-        assert checkpoints.store.removal.tidy_tombstones(timedelta(0)) == 0
+        assert checkpoints.store.deleting.tidy_tombstones(timedelta(0)) == 0
     assert checkpoints.load(ROOM).data == b"2"
 
 
@@ -125,7 +125,7 @@ def test_housekeeping_sweeps_what_came_too_late_once_it_is_old(
 ) -> None:
     """What lies above may be what the room is begun anew with: that is for who deletes it once more."""
     leave_orphans(checkpoints, 3, 4, 6, 8, *above)
-    tidy = checkpoints.store.removal.tidy_tombstones
+    tidy = checkpoints.store.deleting.tidy_tombstones
     for ahead in (timedelta(0), HOUR - timedelta(minutes=1)):
         checkpoints.objects.clock_ahead = ahead
         assert tidy(timedelta(days=14)) == 0
@@ -163,7 +163,7 @@ def test_a_tombstone_that_others_removed_is_not_gone_by(checkpoints: Checkpoints
     with checkpoints.beside() as other:
         for each in (checkpoints, other):
             each.objects.clock_ahead = timedelta(days=15)
-        assert other.store.removal.tidy_tombstones(timedelta(days=14)) == (backend != "minio")
+        assert other.store.deleting.tidy_tombstones(timedelta(days=14)) == (backend != "minio")
     if backend != "minio":  # which keeps no condition of a deletion, so there it stays
         assert checkpoints.save(ROOM, 0, b"anew").pointer_moved
         assert checkpoints.load(ROOM).data == b"anew"

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast_server.checkpoints.lists import PageQuery
 from holdfast_server.checkpoints.names import RoomId
-from holdfast_server.checkpoints.removal import Retention
+from holdfast_server.checkpoints.pruning import Retention
 from holdfast_server.checkpoints.seal import MAX_FOOTER_BYTES
 from holdfast_server.checkpoints.store import CheckpointStore
 from holdfast_server.errors import HoldfastError

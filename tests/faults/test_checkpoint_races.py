@@ -19,7 +19,7 @@ from holdfast_server.checkpoints.checkpoint import Outcome
 from holdfast_server.checkpoints.key_ring import KeyRing
 from holdfast_server.checkpoints.limits import DEFAULT_TOMBSTONE_SECONDS
 from holdfast_server.checkpoints.names import RoomId
-from holdfast_server.checkpoints.removal import Retention
+from holdfast_server.checkpoints.pruning import Retention
 from holdfast_server.checkpoints.store import CheckpointStore
 from holdfast_server.errors import ConcurrentModification, EpochTooOld, NotFound, PointerInvalid
 from holdfast_server.objects.base import ObjectStore
@@ -187,7 +187,7 @@ def test_of_a_tombstone_that_another_server_removed_nothing_is_left(objects: Obj
         load(other, ROOM)  # as its housekeeping does
     lifetime = timedelta(seconds=DEFAULT_TOMBSTONE_SECONDS)
     clock.clock_ahead = lifetime + timedelta(seconds=60)
-    assert one.removal.tidy_tombstones(lifetime) == 1
+    assert one.deleting.tidy_tombstones(lifetime) == 1
     assert save(other, ROOM, 0, b"anew").pointer_moved
     for store in (one, other):
         assert load(store, ROOM) == (0, b"anew")

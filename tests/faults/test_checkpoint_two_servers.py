@@ -16,7 +16,7 @@ from holdfast_server.checkpoints.key_ring import FixedKeys, KeyRing
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.opening import WaitingRoom
-from holdfast_server.checkpoints.removal import Retention
+from holdfast_server.checkpoints.pruning import Retention
 from holdfast_server.checkpoints.seen_pointers import SeenPointers
 from holdfast_server.checkpoints.store import CheckpointStore, StoreOptions
 from holdfast_server.errors import ConcurrentModification, EpochTooOld, NotFound, PointerInvalid, SealInvalid
@@ -100,7 +100,7 @@ def test_what_is_acknowledged_in_a_room_begun_anew_elsewhere_can_be_loaded(
     save(idle, ROOM, 100, b"data")
     list(one.delete_room(ROOM))
     objects.clock_ahead = LIFETIME + timedelta(seconds=1)
-    assert one.removal.tidy_tombstones(LIFETIME) == 1
+    assert one.deleting.tidy_tombstones(LIFETIME) == 1
     writers = (idle, one) if is_idle_first else (one, idle)
     for epoch in range(4):
         saved = save(writers[epoch % 2], ROOM, epoch, b"%d" % epoch)
@@ -115,11 +115,11 @@ def test_a_room_begun_anew_is_no_rollback_to_who_saw_it_deleted(objects: Meddled
     list(one.delete_room(ROOM))
     for at in (0, SHORT / 2, SHORT - 1):
         objects.clock_ahead = timedelta(seconds=at)
-        assert other.removal.tidy_tombstones(timedelta(days=1)) == 0
+        assert other.deleting.tidy_tombstones(timedelta(days=1)) == 0
         with pytest.raises(NotFound):
             load(other, ROOM)
     objects.clock_ahead = LIFETIME + timedelta(seconds=1)
-    assert one.removal.tidy_tombstones(LIFETIME) == 1
+    assert one.deleting.tidy_tombstones(LIFETIME) == 1
     save(one, ROOM, 0, b"anew")
     for each in (one, other):
         assert load(each, ROOM) == (0, b"anew")

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast_server.checkpoints.limits import DEFAULT_TOMBSTONE_SECONDS
 from holdfast_server.checkpoints.names import RoomId
-from holdfast_server.checkpoints.removal import Retention
+from holdfast_server.checkpoints.pruning import Retention
 from holdfast_server.checkpoints.snapshot_reading import Snapshot
 from holdfast_server.checkpoints.store import CheckpointStore
 from holdfast_server.errors import AlreadyExists, EpochTooOld, NotFound
@@ -213,7 +213,7 @@ class ATombstonesRemoval(Scenario):
         stage.failing.clock_ahead = 2 * LIFETIME
 
     def do(self, store: CheckpointStore, _prepared: Any) -> None:
-        store.removal.tidy_tombstones(LIFETIME)
+        store.deleting.tidy_tombstones(LIFETIME)
 
     def meanwhile(self, store: CheckpointStore) -> None:
         with pytest.raises(NotFound):

@@ -81,13 +81,13 @@ class RoomStore:
             self.meanwhile()
         fault = self._fail()
         if fault is Fault.REFUSED:
-            raise _away()
+            raise away()
         if fault is Fault.LATE:
             self.late.append((epoch, source))
             raise holdfast.DeadlineExceeded("DEADLINE_EXCEEDED", "no answer")
         saved = self.done(epoch, source, moves=fault is not Fault.ORPHAN)
         if fault in {Fault.LOST, Fault.ORPHAN}:
-            raise _away()
+            raise away()
         return saved
 
     def done(self, epoch: int, payload: bytes, *, moves: bool = True) -> Saved:
@@ -131,5 +131,5 @@ class RoomStore:
         return fault
 
 
-def _away() -> holdfast.Unavailable:
+def away() -> holdfast.Unavailable:
     return holdfast.Unavailable("UNAVAILABLE", "away")

@@ -1,25 +1,43 @@
-"""tests/CASES.md names tests that exist."""
+"""tests/CASES.md and tests/REGRESSIONS.md name tests that exist."""
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parents[1]
-NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::(?:\w+::)?(test_\w+)`", (TESTS / "CASES.md").read_text())))
+DOCUMENTS = ["CASES.md", "REGRESSIONS.md"]
+NAMED = sorted(
+    {
+        named
+        for document in DOCUMENTS
+        for named in re.findall(r"`([\w/]+\.py)::([\w:]+)`", (TESTS / document).read_text())
+    }
+)
 
 
-def test_the_document_names_tests() -> None:
-    assert len(NAMED) > 40
+@cache
+def names_in(file: str) -> frozenset[str]:
+    """Return the tests of a file, those of a class as `TestClass::test_name`."""
+    tree = ast.parse((TESTS / file).read_text())
+    classes = {f"{node.name}::": node.body for node in tree.body if isinstance(node, ast.ClassDef)}
+    return frozenset(
+        prefix + node.name
+        for prefix, body in {"": tree.body, **classes}.items()
+        for node in body
+        if isinstance(node, ast.FunctionDef)
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_row_names_its_names_in_full(document: str) -> None:
+    rows = [row for row in (TESTS / document).read_text().splitlines() if row.startswith("| ") and "`" in row]
+    assert len(rows) > 30
+    assert [row for row in rows if "::test_" not in row] == []
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED)
 def test_a_test_that_is_named_exists(file: str, test: str) -> None:
-    tree = ast.parse((TESTS / file).read_text())
-    assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-
-
-def test_every_row_names_its_tests_in_full() -> None:
-    rows = [row for row in (TESTS / "CASES.md").read_text().splitlines() if row.startswith("| ") and "`" in row]
-    assert [row for row in rows if "::test_" not in row] == []
+    assert test in names_in(file)

@@ -12,7 +12,7 @@ from holdfast_server.checkpoints import lists, seen_pointers
 from holdfast_server.checkpoints.housekeeping import Housekeeping
 from holdfast_server.checkpoints.lists import PageQuery
 from holdfast_server.checkpoints.names import RoomId
-from holdfast_server.checkpoints.removal import Retention
+from holdfast_server.checkpoints.pruning import Retention
 from holdfast_server.checkpoints.store import CheckpointStore
 from holdfast_server.errors import PointerInvalid
 from holdfast_server.objects.base import OVERWRITE, WHOLE, ListQuery, ObjectNotFound, ObjectReader
@@ -140,7 +140,7 @@ WALKS: dict[str, Walk] = {
     "a list of rooms": lambda store: store.rooms(PageQuery()),
     "a prune": lambda store: list(store.prune(None, Retention(1, AGE))),
     "a prune that deletes": lambda store: list(store.prune(None, ONE)),
-    "a look for tombstones": lambda store: store.removal.tidy_tombstones(AGE),
+    "a look for tombstones": lambda store: store.deleting.tidy_tombstones(AGE),
 }
 
 
@@ -208,10 +208,10 @@ def test_what_came_too_late_just_now_beside_an_old_tombstone_stays(workers: Work
     objects.inner.put(ROOM.epoch_key(3), Body.of(b"left"))
     for ahead in (timedelta(0), timedelta(minutes=59)):
         objects.clock_ahead = ahead
-        assert store.removal.tidy_tombstones(timedelta(seconds=1)) == 0
+        assert store.deleting.tidy_tombstones(timedelta(seconds=1)) == 0
         objects.inner.stat(ROOM.epoch_key(3))
     objects.clock_ahead = timedelta(minutes=61)
-    assert store.removal.tidy_tombstones(timedelta(seconds=1)) == 0
+    assert store.deleting.tidy_tombstones(timedelta(seconds=1)) == 0
     with pytest.raises(ObjectNotFound):
         objects.inner.stat(ROOM.epoch_key(3))
-    assert store.removal.tidy_tombstones(timedelta(seconds=1)) == 1
+    assert store.deleting.tidy_tombstones(timedelta(seconds=1)) == 1

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from holdfast_server import calls
 from holdfast_server.calls import Call
-from holdfast_server.checkpoints.removal import Pruned, Retention
+from holdfast_server.checkpoints.pruning import Pruned, Retention
 from holdfast_server.checkpoints.store import CheckpointStore
 from holdfast_server.errors import Cancelled, HoldfastError
 
@@ -60,7 +60,7 @@ class Housekeeping:
         with calls.working_for(Call(is_active=lambda: not self._closing.is_set())):
             if self._clock() >= self._tombstones_due:
                 self._tombstones_due = self._clock() + self._tombstones_seconds
-                removed = self._store.removal.tidy_tombstones(self._tombstone_age)
+                removed = self._store.deleting.tidy_tombstones(self._tombstone_age)
                 removed += self._store.snapshots.lists.remove_given_up(self._tombstone_age)
                 if removed:
                     _log.info("Old tombstones were removed", extra={"fields": {"tombstones": removed}})

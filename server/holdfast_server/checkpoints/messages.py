@@ -16,9 +16,10 @@ from holdfast_server.checkpoints.checkpoint import (
     Skipped,
 )
 from holdfast_server.checkpoints.confirmations import GIVEN_AWAY
+from holdfast_server.checkpoints.deleting import Deletion
 from holdfast_server.checkpoints.lists import PageQuery
 from holdfast_server.checkpoints.names import RoomId, checked_epoch, checked_writer
-from holdfast_server.checkpoints.removal import Deletion, Pruned, Retention
+from holdfast_server.checkpoints.pruning import Pruned, Retention
 from holdfast_server.checkpoints.seal import Footer, Subject
 from holdfast_server.checkpoints.snapshot_reading import ListedSnapshot, Snapshot
 from holdfast_server.checkpoints.watching import MAX_WATCHED_ROOMS, Seen

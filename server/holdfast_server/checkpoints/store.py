@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 
 from holdfast_server.checkpoints.checkpoint import Found, Listed, ListedRoom, Saved, SaveOptions
+from holdfast_server.checkpoints.deleting import Deleting, Deletion
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.limits import DEFAULT_MAX_CHECKPOINT_BYTES, DEFAULT_TOMBSTONE_SECONDS
 from holdfast_server.checkpoints.lists import PageQuery, checkpoints_page, rooms_page
@@ -15,8 +16,8 @@ from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.opening import OpenLegacy, WaitingRoom
 from holdfast_server.checkpoints.pointers import Pointers, ReadLegacy
+from holdfast_server.checkpoints.pruning import Pruned, Pruning, Retention
 from holdfast_server.checkpoints.reading import Checkpoints
-from holdfast_server.checkpoints.removal import Deletion, Pruned, Removal, Retention
 from holdfast_server.checkpoints.saving import Saving
 from holdfast_server.checkpoints.snapshots import SnapshotStore
 from holdfast_server.objects.base import ObjectStore
@@ -96,7 +97,8 @@ class CheckpointStore:
             clock=clock,
         )
         self._loading = Loading(objects, self.pointers, self._checkpoints, self._metrics)
-        self.removal = Removal(objects, self.pointers, self._checkpoints, self._metrics)
+        self._pruning = Pruning(objects, self.pointers, self._checkpoints, self._metrics)
+        self.deleting = Deleting(objects, self.pointers, self._checkpoints)
         self.snapshots = SnapshotStore(
             objects,
             keys,
@@ -180,7 +182,7 @@ class CheckpointStore:
         is not good. For one room raises `NotFound`, `PointerInvalid`, `SealInvalid`, `IntegrityFailed`,
         `SealKeyUnavailable`; of all, such a room is told of in `failed`, and the others go on.
         """
-        return self.removal.prune(room, retention, dry_run=dry_run)
+        return self._pruning.prune(room, retention, dry_run=dry_run)
 
     def delete_room(self, room: RoomId, *, without_key: bool = False) -> Iterator[Deletion]:
         """Replace a room's pointer by a tombstone, and then delete its checkpoints; yield progress.
@@ -191,4 +193,4 @@ class CheckpointStore:
         `ConcurrentModification`.
         """
         self._check_write()
-        return self.removal.delete_room(room, without_key=without_key)
+        return self.deleting.delete_room(room, without_key=without_key)
