@@ -1,4 +1,4 @@
-"""Watches of real servers: what another server saves, the end of a server, callers that went away, and too many."""
+"""Watches of real servers: what another server saves, the end of a server, callers that went away, and silence."""
 
 import signal
 import subprocess
@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, Self
 import grpc
 import pytest
 
+import holdfast
+from holdfast.retrying import Retrier
 from holdfast.v1 import checkpoint_store_pb2 as pb
 from holdfast_server.checkpoints import key_file
 from holdfast_server.checkpoints.key_ring import KeyRing
@@ -209,3 +212,61 @@ def test_watchers_that_were_killed_free_their_threads(server: ServerProcess) -> 
             process.kill()
         wait_until(lambda: metric(server, "holdfast_calls_at_work") == 0, QUICKLY_SECONDS)
     assert metric(server, "grpc_server_handled_total", grpc_code="INTERNAL") == 0
+
+
+def test_watchers_that_are_frozen_free_their_threads() -> None:
+    pings = {"HOLDFAST_RPC__KEEPALIVE_SECONDS": "0.5", "HOLDFAST_RPC__KEEPALIVE_TIMEOUT_SECONDS": "1"}
+    root = Path(__file__).parents[2]
+    with ExitStack() as stack:
+        server = stack.enter_context(ServerProcess(env=ENVIRONMENT | pings))
+        command = [sys.executable, "-c", WATCHER, server.address, "2"]
+        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root))
+        assert process.stdout is not None
+        assert process.stdout.readline() == "watching\n"
+        process.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: metric(server, "holdfast_calls_at_work") == 0)
+        finally:
+            process.kill()
+
+
+def end_of(watch: Iterator[holdfast.Watched], client: holdfast.Client) -> str:
+    """Wait for the end of a client's watch, and return with what words the server was away."""
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            error = thread.submit(list[holdfast.Watched], watch).exception(30)
+        finally:
+            client.close()
+    assert isinstance(error, holdfast.Unavailable)
+    return str(error)
+
+
+def test_a_client_notices_that_its_server_is_frozen(server: ServerProcess) -> None:
+    with holdfast.Client(server.address, Retrier(retries=0), keepalive_seconds=0.5) as client:
+        news = client.checkpoints.watch([ROOM])
+        next(news)
+        server.signal(signal.SIGSTOP)
+        try:
+            assert end_of(news, client)
+        finally:
+            server.signal(signal.SIGCONT)
+
+
+def test_a_quiet_client_pings_and_may_as_often_as_the_server_is_told() -> None:
+    def settings(seconds: float) -> dict[str, str]:
+        return ENVIRONMENT | {"HOLDFAST_RPC__MIN_PING_SECONDS": str(seconds)}
+
+    def pinging(server: ServerProcess) -> holdfast.Client:
+        return holdfast.Client(server.address, Retrier(retries=0), keepalive_seconds=0.2)
+
+    with (
+        ServerProcess(env=settings(0.01)) as patient,
+        ServerProcess(env=settings(3600)) as strict,
+        pinging(patient) as client,
+        pinging(strict) as refused,
+    ):
+        news = client.checkpoints.watch([ROOM])
+        assert next(news).epoch is None
+        assert "Too many pings" in end_of(refused.checkpoints.watch([ROOM]), refused)
+        client.checkpoints.save(ROOM, 1, b"x")
+        assert next(news).epoch == 1

@@ -29,6 +29,12 @@ _CHANNEL_OPTIONS = (
 )
 """Message sizes keep gRPC's default of 4 MiB: no message of Holdfast comes near it."""
 
+KEEPALIVE_SECONDS = 20.0
+"""A connection that is silent for so long during a call is pinged, and given up if the ping is not answered in as long.
+
+A server lets clients ping every 5 seconds (`rpc.min_ping_seconds`).
+"""
+
 
 def connect(
     address: str, *, timeout: float | None = DEFAULT_TIMEOUT_SECONDS, retries: int = DEFAULT_RETRIES
@@ -49,12 +55,12 @@ class Client:
     `blobs` are its blobs, `checkpoints` the checkpoints and snapshots of its rooms.
     """
 
-    def __init__(self, address: str, retrier: Retrier) -> None:
+    def __init__(self, address: str, retrier: Retrier, *, keepalive_seconds: float = KEEPALIVE_SECONDS) -> None:
         if not address:
             raise ValueError("the address is empty: give host:port or unix:/path")
         self.address = address
         self._calls = Calls(address, retrier, Watchdog(retrier.timeout_seconds))
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._channel = grpc.insecure_channel(address, options=(*_CHANNEL_OPTIONS, *_keepalive(keepalive_seconds)))
         self._server = server_pb2_grpc.ServerStub(self._channel)
         self.blobs = Blobs(self._channel, self._calls)
         self.checkpoints = Checkpoints(self._channel, self._calls)
@@ -75,3 +81,15 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _keepalive(seconds: float) -> tuple[tuple[str, int], ...]:
+    milliseconds = round(seconds * 1000)
+    return (
+        ("grpc.keepalive_time_ms", milliseconds),
+        ("grpc.keepalive_timeout_ms", milliseconds),
+        # Of a connection that is quiet anyway, such as a watch's, it is this that counts, and a minute unless it is
+        # given; and after two pings without data there would be but one a minute.
+        ("grpc.http2.ping_timeout_ms", milliseconds),
+        ("grpc.http2.max_pings_without_data", 0),
+    )

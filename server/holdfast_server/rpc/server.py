@@ -192,8 +192,10 @@ def channel_options(options: ServerOptions) -> dict[str, int]:
         "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
         "grpc.keepalive_time_ms": round(options.keepalive_seconds * _SECONDS_IN_MS),
         "grpc.keepalive_timeout_ms": round(options.keepalive_timeout_seconds * _SECONDS_IN_MS),
+        # Of a connection that is quiet anyway it is this that counts, and a minute unless it is given.
+        "grpc.http2.ping_timeout_ms": round(options.keepalive_timeout_seconds * _SECONDS_IN_MS),
         "grpc.keepalive_permit_without_calls": 1,
-        "grpc.http2.min_recv_ping_interval_without_data_ms": round(options.min_ping_seconds * _SECONDS_IN_MS),
+        "grpc.http2.min_ping_interval_without_data_ms": round(options.min_ping_seconds * _SECONDS_IN_MS),
         # gRPC's own estimate of the window took 200 to 590 MiB for 8 uploads on one connection, and this takes 54.
         "grpc.http2.bdp_probe": 0,
         "grpc.http2.lookahead_bytes": options.window_bytes,

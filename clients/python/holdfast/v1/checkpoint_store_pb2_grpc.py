@@ -215,7 +215,8 @@ class CheckpointStoreServicer(object):
     def WatchCheckpoints(self, request, context):
         """Tells the latest epochs of rooms as they rise: of each room first the current one, then strictly higher ones. Epochs
         in between may be left out; the newest is not. After it was told that a room has no checkpoint any more, or that its
-        pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the server's watch interval.
+        pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the
+        server's watch interval. It is silent for as long as nobody saves: switch keepalive on, to notice a lost connection.
         Ends only with an error: UNAVAILABLE (DRAINING), RESOURCE_EXHAUSTED (OVERLOADED), INVALID_ARGUMENT (INVALID_ROOM,
         TOO_LARGE).
         """

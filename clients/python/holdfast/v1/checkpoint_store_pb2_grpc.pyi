@@ -102,7 +102,8 @@ class CheckpointStoreStub:
     WatchCheckpoints: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.WatchCheckpointsRequest, _checkpoint_store_pb2.WatchCheckpointsResponse]
     """Tells the latest epochs of rooms as they rise: of each room first the current one, then strictly higher ones. Epochs
     in between may be left out; the newest is not. After it was told that a room has no checkpoint any more, or that its
-    pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the server's watch interval.
+    pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the
+    server's watch interval. It is silent for as long as nobody saves: switch keepalive on, to notice a lost connection.
     Ends only with an error: UNAVAILABLE (DRAINING), RESOURCE_EXHAUSTED (OVERLOADED), INVALID_ARGUMENT (INVALID_ROOM,
     TOO_LARGE).
     """
@@ -206,7 +207,8 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     WatchCheckpoints: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.WatchCheckpointsRequest, _checkpoint_store_pb2.WatchCheckpointsResponse]  # type: ignore[assignment]
     """Tells the latest epochs of rooms as they rise: of each room first the current one, then strictly higher ones. Epochs
     in between may be left out; the newest is not. After it was told that a room has no checkpoint any more, or that its
-    pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the server's watch interval.
+    pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the
+    server's watch interval. It is silent for as long as nobody saves: switch keepalive on, to notice a lost connection.
     Ends only with an error: UNAVAILABLE (DRAINING), RESOURCE_EXHAUSTED (OVERLOADED), INVALID_ARGUMENT (INVALID_ROOM,
     TOO_LARGE).
     """
@@ -355,7 +357,8 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_checkpoint_store_pb2.WatchCheckpointsResponse], _abc.AsyncIterator[_checkpoint_store_pb2.WatchCheckpointsResponse]]:
         """Tells the latest epochs of rooms as they rise: of each room first the current one, then strictly higher ones. Epochs
         in between may be left out; the newest is not. After it was told that a room has no checkpoint any more, or that its
-        pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the server's watch interval.
+        pointer cannot be read, the epoch that comes next is told whatever it is. What other servers save is seen within the
+        server's watch interval. It is silent for as long as nobody saves: switch keepalive on, to notice a lost connection.
         Ends only with an error: UNAVAILABLE (DRAINING), RESOURCE_EXHAUSTED (OVERLOADED), INVALID_ARGUMENT (INVALID_ROOM,
         TOO_LARGE).
         """
