@@ -243,6 +243,7 @@ def test_damage_that_anybody_meets_is_counted(objects: MeddledStore, workers: Wo
         lambda: load(store, ROOM),
         lambda: load(store, ROOM, fallback=True),
         lambda: list(store.prune(None, ONE)),
+        lambda: list(store.prune(ROOM, ONE)),
         lambda: restore(store, ROOM),
         lambda: hibernate(store, ROOM, b"state"),
         lambda: hibernate(store, ROOM, b"state", replace_damaged=True),
@@ -252,8 +253,13 @@ def test_damage_that_anybody_meets_is_counted(objects: MeddledStore, workers: Wo
             meet()
         assert counted() == number
     objects.inner.put(ROOM.pointer_key, Body.of(b"garbage"))
-    for number, meet in enumerate((lambda: store.stat(ROOM), lambda: save(store, ROOM, 0, b"data")), len(meets) + 1):
-        with pytest.raises(PointerInvalid):
+    damaged: list[Callable[[], object]] = [
+        lambda: store.stat(ROOM),
+        lambda: save(store, ROOM, 0, b"data"),
+        lambda: store.deleting.tidy_tombstones(timedelta(0)),
+    ]
+    for number, meet in enumerate(damaged, len(meets) + 1):
+        with suppress(PointerInvalid):
             meet()
         assert counted() == number
 

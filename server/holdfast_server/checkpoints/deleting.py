@@ -7,6 +7,7 @@ from datetime import timedelta
 from holdfast_server import calls
 from holdfast_server.checkpoints.epochs import epochs_of, highest_epoch
 from holdfast_server.checkpoints.lists import rooms_of
+from holdfast_server.checkpoints.metrics import CheckpointMetrics
 from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.pointer_form import tombstone_epoch
 from holdfast_server.checkpoints.pointers import BadPointer, Pointers
@@ -41,10 +42,13 @@ class Deletion:
 class Deleting:
     """Deletes rooms, and tidies up after their deletion."""
 
-    def __init__(self, objects: ObjectStore, pointers: Pointers, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, objects: ObjectStore, pointers: Pointers, checkpoints: Checkpoints, metrics: CheckpointMetrics
+    ) -> None:
         self._objects = objects
         self._pointers = pointers
         self._checkpoints = checkpoints
+        self._metrics = metrics
 
     def delete_room(self, room: RoomId, *, without_key: bool = False) -> Iterator[Deletion]:
         """Do what `CheckpointStore.delete_room` promises."""
@@ -114,6 +118,7 @@ class Deleting:
             except ConditionUnsupported:
                 continue  # then it stays: what was replaced meanwhile must not go
             except HoldfastError as error:
+                self._metrics.report(error)
                 failures.count(error)
         return removed
 

@@ -87,10 +87,10 @@ class Pruning:
                 if room is not None:
                     raise  # else it is deleted, or nobody's
             except HoldfastError as error:
+                self._metrics.report(error)
                 if room is not None:
                     raise
                 failures.count(error)
-                self._metrics.report(error)
                 sums = replace(sums, rooms=sums.rooms + 1)
                 yield replace(sums, failed=[ListedRoom(each, None, None, error.with_traceback(None))])
             else:

@@ -98,7 +98,7 @@ class CheckpointStore:
         )
         self._loading = Loading(objects, self.pointers, self._checkpoints, self._metrics)
         self._pruning = Pruning(objects, self.pointers, self._checkpoints, self._metrics)
-        self.deleting = Deleting(objects, self.pointers, self._checkpoints)
+        self.deleting = Deleting(objects, self.pointers, self._checkpoints, self._metrics)
         self.snapshots = SnapshotStore(
             objects,
             keys,
