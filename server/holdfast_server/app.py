@@ -31,7 +31,7 @@ from holdfast_server.objects.body import PIECE_BYTES
 from holdfast_server.objects.info import MAX_METADATA_BYTES
 from holdfast_server.objects.key import MAX_KEY_BYTES, MAX_SEGMENT_BYTES
 from holdfast_server.objects.measured import MeasuredStore, ObjectMetrics
-from holdfast_server.objects.registry import BACKENDS, BackendOptions
+from holdfast_server.objects.registry import BACKENDS, BackendOptions, not_opened
 from holdfast_server.objects.remote_metrics import RemoteMetrics
 from holdfast_server.objects.s3 import S3Options
 from holdfast_server.objects.spool import Spool, SpooledFile
@@ -91,7 +91,8 @@ def running(settings: Settings) -> Iterator[App]:
         checkpoints = None
         if settings.checkpoint_store.enabled:
             objects = stores.open_for(CHECKPOINT_STORE, settings.backend_of(settings.checkpoint_store.backend))
-            checkpoints = CheckpointParts(settings, objects, _LateSpool(stores.spool), workers, registry)
+            with _looks_at(settings):  # whether there are checkpoints already
+                checkpoints = CheckpointParts(settings, objects, _LateSpool(stores.spool), workers, registry)
             stack.callback(checkpoints.close)
             services[CHECKPOINT_STORE] = partial(
                 checkpoint_store_pb2_grpc.add_CheckpointStoreServicer_to_server, checkpoints.service
@@ -124,6 +125,15 @@ def running(settings: Settings) -> Iterator[App]:
             if not rpc.stop():
                 # A call hangs in the kernel, and may wake up: what it holds must stay open until the process ends.
                 stack.pop_all()
+
+
+@contextmanager
+def _looks_at(settings: Settings) -> Iterator[None]:
+    """Raise what a store says that cannot be read, while there is no caller to be told, as what a start ends with."""
+    try:
+        yield
+    except HoldfastError as error:
+        raise DataDirectoryError(f"data directory {settings.data_dir} cannot be used: {error.message}") from error
 
 
 def serve(settings: Settings) -> int:
@@ -213,7 +223,7 @@ class _Stores:
             try:
                 store = MeasuredStore(BACKENDS[backend](self._options), self._metrics)
             except OSError as error:
-                raise DataDirectoryError(f"the {backend} backend cannot be opened: {error.strerror}") from error
+                raise DataDirectoryError(not_opened(backend, self._options, error)) from error
             self._stack.callback(store.close)
             self._open[backend] = store
         self._users.setdefault(backend, []).append(service)
@@ -306,6 +316,7 @@ def _server_options(settings: Settings) -> ServerOptions:
         keepalive_seconds=settings.rpc.keepalive_seconds,
         keepalive_timeout_seconds=settings.rpc.keepalive_timeout_seconds,
         min_ping_seconds=settings.rpc.min_ping_seconds,
+        stall_timeout_seconds=settings.rpc.stall_timeout_seconds,
         window_bytes=settings.rpc.window_bytes,
     )
 

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,6 +22,7 @@ from holdfast_server.checkpoints.service import CheckpointStoreService
 from holdfast_server.checkpoints.store import CheckpointStore, LegacyForms, StoreOptions
 from holdfast_server.checkpoints.watching import Watches
 from holdfast_server.config import Settings
+from holdfast_server.errors import HoldfastError, SealKeyUnavailable
 from holdfast_server.objects.base import Description, ListQuery, ObjectStore
 from holdfast_server.workers import Workers
 
@@ -43,7 +45,7 @@ class CheckpointParts:
         store = CheckpointStore(
             objects,
             keys,
-            WaitingRoom(spool, chosen.load_memory_bytes),
+            WaitingRoom(spool, chosen.load_memory_bytes, settings.spool_max_bytes),
             workers,
             StoreOptions(
                 max_bytes=chosen.max_checkpoint_bytes,
@@ -72,6 +74,7 @@ class CheckpointParts:
         self._withhold: Callable[[bool], None] = lambda _withheld: None
         self._lock = threading.Lock()
         self._is_withheld: bool | None = None
+        self._is_ring_told_of = False
         self._closing = threading.Event()
         self._looker = threading.Thread(target=self._look_now_and_then, name="checkpoint fitness", daemon=True)
 
@@ -92,8 +95,9 @@ class CheckpointParts:
 
     def look(self) -> None:
         """Look now whether it can be used, the state of its backend aside."""
+        problem = self._fitness.problem
         with self._lock:
-            problem = self._fitness.problem
+            self._tell_of_a_lost_ring(problem)
             if (problem is not None) is self._is_withheld:
                 return
             self._is_withheld = problem is not None
@@ -101,6 +105,19 @@ class CheckpointParts:
                 fields = {"reason": problem.reason.value, "error": problem.message}
                 _log.warning("CheckpointStore cannot be used", extra={"fields": fields})
             self._withhold(self._is_withheld)
+
+    def _tell_of_a_lost_ring(self, problem: HoldfastError | None) -> None:
+        """Warn once, as soon as the backend can tell, if there are checkpoints: a new ring would not read them."""
+        if not isinstance(problem, SealKeyUnavailable) or self._is_ring_told_of:
+            return
+        if self._objects.describe().not_ready is not None:
+            return
+        with suppress(HoldfastError):
+            if _holds_checkpoints(self._objects):
+                advice = "bring it back from its backup: a new one does not read them"
+                fields = {"error": problem.message, "advice": advice}
+                _log.warning("Checkpoints are stored, and no key ring to read them with", extra={"fields": fields})
+            self._is_ring_told_of = True
 
     def end_watches(self) -> None:
         """End the calls that would last for ever."""

@@ -43,8 +43,12 @@ def serve(
         list[str] | None, typer.Option(help="gRPC address, host:port or unix:/path; repeatable. Port 0: a free one.")
     ] = None,
     http: Annotated[str | None, typer.Option(help="HTTP address for probes and metrics; empty: none.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data is kept. Without it: memory only.")] = None,
-    config_file: Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(readable=False, help="Where data is kept. Without it: memory only.")
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", readable=False, help="A TOML file with settings.")
+    ] = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Every setting is also a variable HOLDFAST_*, and a line in the file."""
     given: dict[str, Any] = {"listen": listen or None, "http": http, "data_dir": data_dir}

@@ -56,7 +56,7 @@ def open_data_directory(path: Path) -> DataDirectory:
         sync_directory(marker.parent)  # also for one who wrote it and died before that
         return DataDirectory(path, _store_id(marker))
     except OSError as error:
-        raise DataDirectoryError(f"data directory {path} cannot be used: {error.strerror}") from error
+        raise _refused(path, error) from error
 
 
 def is_new(path: Path) -> bool:
@@ -67,7 +67,7 @@ def is_new(path: Path) -> bool:
         if path.exists() and (foreign := _foreign(path)):
             raise _holds(path, foreign)
     except OSError as error:
-        raise DataDirectoryError(f"data directory {path} cannot be used: {error.strerror}") from error
+        raise _refused(path, error) from error
     return True
 
 
@@ -75,6 +75,11 @@ def _holds(path: Path, foreign: str) -> DataDirectoryError:
     return DataDirectoryError(
         f"data directory {path} holds {foreign!r} but no store of Holdfast: give an empty directory"
     )
+
+
+def _refused(path: Path, error: OSError) -> DataDirectoryError:
+    inner = f"{error.filename}: " if error.filename and str(error.filename) != str(path) else ""
+    return DataDirectoryError(f"data directory {path} cannot be used: {inner}{error.strerror}")
 
 
 def _foreign(path: Path) -> str:

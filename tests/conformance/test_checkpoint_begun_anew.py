@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast_server.checkpoints.names import MAX_EPOCH
+from holdfast_server.checkpoints.names import MAX_EPOCH, MAX_RISE
 from tests.support.any_checkpoints import ON_EACH_BACKEND, Checkpoints, epoch_name, pointer_name, refused, tried
 from tests.support.meddled_store import meanwhile, once
 from tests.support.tombstones import GAP, anew_after, tombstone_of
@@ -91,6 +91,8 @@ def test_what_who_has_not_heard_has_left_is_swept_and_the_tombstone_removed(
 def test_at_the_end_of_all_epochs_one_is_left_to_begin_the_room_anew_with(
     checkpoints: Checkpoints, highest: int
 ) -> None:
+    checkpoints.save(ROOM, MAX_RISE)
+    checkpoints.delete_room(ROOM)
     checkpoints.save(ROOM, highest)
     assert checkpoints.delete_room(ROOM).next_epoch == MAX_EPOCH
     with refused("EPOCH_TOO_OLD", "FAILED_PRECONDITION"):

@@ -178,12 +178,28 @@ class TestServing:
         with refused("SEAL_KEY_UNAVAILABLE", "FAILED_PRECONDITION"):
             place.served(legacy=True).load("author/name-1", fallback=True)
 
-    def test_old_ones_are_pruned(self, place: Place) -> None:
+    def test_old_ones_are_pruned_once_the_pointer_is_sealed(self, place: Place) -> None:
         place.lay(ROOMS)
         rooms = place.served(legacy=True)
-        assert rooms.prune("author/name-1")[-1].deleted == 2
-        assert rooms.epochs("author/name-1") == [42]
-        assert rooms.load("author/name-1").data == b"newest"
+        with refused("PRECONDITION_FAILED", "FAILED_PRECONDITION"):
+            rooms.prune("author/name-1")
+        assert rooms.epochs("author/name-1") == list(EPOCHS)
+        rooms.save("author/name-1", 43, b"ours")
+        assert rooms.prune("author/name-1", keep_last=2)[-1].deleted == 2
+        assert rooms.epochs("author/name-1") == [42, 43]
+        assert rooms.load("author/name-1").data == b"ours"
+
+    def test_a_plain_pointer_in_the_place_of_a_sealed_one_is_refused(self, place: Place) -> None:
+        rooms = place.served(legacy=True)
+        for epoch in range(3):
+            rooms.save("a", epoch, b"%d" % epoch)
+        place.lay(room_of("a", {99: b"of another room"}))
+        for server in (rooms, place.served(legacy=True)):
+            with refused("POINTER_INVALID", "DATA_LOSS"):
+                server.load("a")
+            with refused("POINTER_INVALID", "DATA_LOSS"):
+                server.prune("a")
+        assert rooms.load("a", epoch=2).data == b"2"
 
     def test_a_room_is_deleted(self, place: Place) -> None:
         place.lay(ROOMS)

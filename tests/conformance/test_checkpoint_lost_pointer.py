@@ -4,6 +4,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import pytest
+
 from holdfast.v1 import checkpoint_store_pb2 as pb
 from tests.support.any_checkpoints import ON_EACH_BACKEND, STORED, Checkpoints, pointer_name, refused
 from tests.support.meddled_store import once
@@ -13,13 +15,13 @@ pytestmark = ON_EACH_BACKEND
 ROOM = "arena"
 
 
-def lose_pointer(checkpoints: Checkpoints) -> None:
-    """Save two epochs, a minute before now, and lose the pointer; nobody who is there has seen it."""
+def lose_pointer(checkpoints: Checkpoints, minutes: int = 1) -> None:
+    """Save two epochs, so long before now, and lose the pointer; nobody who is there has seen it."""
     for epoch in (4, 5):
         checkpoints.save(ROOM, epoch, b"%d" % epoch)
     checkpoints.remove(pointer_name(ROOM))
     checkpoints.restart()
-    checkpoints.objects.clock_ahead = timedelta(minutes=1)
+    checkpoints.objects.clock_ahead = timedelta(minutes=minutes)
 
 
 def test_a_room_without_its_pointer_says_where_it_goes_on(checkpoints: Checkpoints) -> None:
@@ -33,8 +35,10 @@ def test_a_room_without_its_pointer_says_where_it_goes_on(checkpoints: Checkpoin
     assert (loaded.info.epoch, loaded.data, loaded.info.next_epoch) == (5, b"5", 6)
 
 
-def test_a_room_without_its_pointer_is_not_begun_below_what_it_has(checkpoints: Checkpoints) -> None:
-    lose_pointer(checkpoints)
+@pytest.mark.parametrize("minutes", [1, -1, -120])
+def test_a_room_without_its_pointer_is_not_begun_below_what_it_has(checkpoints: Checkpoints, minutes: int) -> None:
+    """Neither where a clock that was ahead when they were saved was put right since."""
+    lose_pointer(checkpoints, minutes)
     for epoch in (0, 3):
         with refused("EPOCH_TOO_OLD", "FAILED_PRECONDITION") as refusal:
             checkpoints.save(ROOM, epoch, b"anew")

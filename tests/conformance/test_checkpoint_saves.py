@@ -26,6 +26,7 @@ from tests.support.statuses import Refusal
 ROOM = "duel/7"
 MAX_EPOCH = (1 << 63) - 2
 """So that there is one above it to tell of."""
+MAX_RISE = 1 << 62
 
 
 @pytest.mark.parametrize("size", [0, 1, MIB, 3 * MIB + 7])
@@ -51,13 +52,13 @@ def test_a_checkpoint_comes_back_as_it_was_saved(checkpoints: Checkpoints, size:
 
 
 def test_names_are_those_of_the_documents_and_sort_by_epoch(checkpoints: Checkpoints) -> None:
-    for epoch in (42, 9, 10, MAX_EPOCH):
+    for epoch in (42, 9, 10, MAX_RISE):
         checkpoints.save("room", epoch)
     assert checkpoints.names() == [
         "snapshots/room/00000000000000000009",
         "snapshots/room/00000000000000000010",
         "snapshots/room/00000000000000000042",
-        "snapshots/room/09223372036854775806",
+        "snapshots/room/04611686018427387904",
         "snapshots/room/latest",
     ]
 
@@ -119,6 +120,28 @@ def test_if_latest_epoch_refuses_also_where_the_epoch_is_taken(checkpoints: Chec
         with refused("CONCURRENT_MODIFICATION", "ABORTED") as refusal:
             checkpoints.save(ROOM, 6, b"mine", if_latest_epoch=5)
         assert refusal.names["latest_epoch"] == "6"
+
+
+def test_if_latest_epoch_lets_one_go_on_of_two_that_save_the_same(checkpoints: Checkpoints) -> None:
+    checkpoints.save(ROOM, 5, b"state")
+    assert checkpoints.save(ROOM, 6, b"state", if_latest_epoch=5, writer_id="one").outcome == STORED
+    with refused("CONCURRENT_MODIFICATION", "ABORTED") as refusal:
+        checkpoints.save(ROOM, 6, b"state", if_latest_epoch=5, writer_id="other")
+    assert refusal.names["latest_epoch"] == "6"
+    assert checkpoints.save(ROOM, 6, b"state", if_latest_epoch=5, writer_id="one").outcome == SAME
+    assert checkpoints.save(ROOM, 6, b"state", writer_id="other").outcome == SAME, "without a condition it is no matter"
+
+
+def test_if_latest_epoch_goes_on_above_what_another_has_not_finished(checkpoints: Checkpoints) -> None:
+    checkpoints.save(ROOM, 5, b"state")
+    checkpoints.objects.before = once("put", pointer_name(ROOM))
+    with refused("BACKEND_UNAVAILABLE"):
+        checkpoints.save(ROOM, 6, b"state", if_latest_epoch=5, writer_id="one")
+    saved = checkpoints.save(ROOM, 6, b"state", if_latest_epoch=5, writer_id="other")
+    assert (saved.outcome, saved.pointer_moved, saved.next_epoch) == (DIFFERENT, False, 7)
+    assert checkpoints.save(ROOM, 7, b"state", if_latest_epoch=5, writer_id="other").pointer_moved
+    with refused("CONCURRENT_MODIFICATION", "ABORTED"):
+        checkpoints.save(ROOM, 6, b"state", if_latest_epoch=5, writer_id="one")
 
 
 def test_if_latest_epoch_looks_at_the_pointer_and_not_at_what_is_remembered(checkpoints: Checkpoints) -> None:
@@ -222,13 +245,6 @@ def test_an_epoch_that_is_there_and_damaged_is_told_and_not_named_by_the_pointer
     assert checkpoints.stored(epoch_name(ROOM, 7)) == b"garbage"
 
 
-def test_what_the_pointer_names_is_stored_anew_where_it_was_lost(checkpoints: Checkpoints) -> None:
-    checkpoints.save(ROOM, 7, b"lost")
-    checkpoints.remove(epoch_name(ROOM, 7))
-    assert checkpoints.save(ROOM, 7, b"new").pointer_moved
-    assert checkpoints.load(ROOM).data == b"new"
-
-
 def test_a_damaged_pointer_stops_saves_until_it_is_replaced_above_all_epochs(checkpoints: Checkpoints) -> None:
     checkpoints.save(ROOM, 5, b"5")
     checkpoints.put(pointer_name(ROOM), b"garbage")
@@ -264,11 +280,28 @@ def test_replace_damaged_pointer_changes_nothing_where_the_pointer_is_good(check
     assert (saved.outcome, saved.pointer_moved, saved.latest_epoch) == (STORED, False, 5)
 
 
-def test_the_highest_epoch_is_an_epoch(checkpoints: Checkpoints) -> None:
-    for beyond in (MAX_EPOCH + 1, -1):
+def test_a_save_far_above_all_others_does_not_close_the_room_for_good(checkpoints: Checkpoints) -> None:
+    for beyond in (MAX_EPOCH + 1, MAX_EPOCH, MAX_RISE + 1, -1):
         with refused("INVALID_EPOCH", "INVALID_ARGUMENT") as refusal:
             checkpoints.save(ROOM, beyond)
         assert refusal.fields == ["epoch"]
+    assert checkpoints.save(ROOM, MAX_RISE, b"by mistake").pointer_moved
+    with refused("INVALID_EPOCH"):
+        checkpoints.save(ROOM, MAX_RISE + 1)
+    whole = checkpoints.stored(pointer_name(ROOM))
+    checkpoints.put(pointer_name(ROOM), b"damaged")
+    with refused("INVALID_EPOCH"):
+        checkpoints.save(ROOM, MAX_RISE + 1, replace_damaged_pointer=True)
+    checkpoints.put(pointer_name(ROOM), whole)
+    anew = checkpoints.delete_room(ROOM).next_epoch
+    checkpoints.restart()
+    assert checkpoints.save(ROOM, anew, b"anew").next_epoch == anew + 1
+    assert checkpoints.save(ROOM, anew + 1, b"and on").pointer_moved
+
+
+def test_the_highest_epoch_is_an_epoch(checkpoints: Checkpoints) -> None:
+    checkpoints.save(ROOM, MAX_RISE)
+    checkpoints.delete_room(ROOM)
     saved = checkpoints.save(ROOM, MAX_EPOCH, b"last")
     assert (saved.outcome, saved.latest_epoch, saved.next_epoch) == (STORED, MAX_EPOCH, MAX_EPOCH + 1)
     loaded = checkpoints.load(ROOM)

@@ -332,6 +332,29 @@ class TestLooking:
         assert (code, printed) == (0, "state 1")
         assert (json.loads(said)["skipped"]["epoch"], json.loads(said)["skipped"]["room_id"]) == (2, room)
 
+    def test_a_damaged_pointer_is_replaced_above_what_is_good(
+        self, run: _Command, checkpoints: holdfast.Checkpoints, data_dir: Path, room: str
+    ) -> None:
+        for epoch in range(3):
+            checkpoints.save(room, epoch, b"state")
+        damage(data_dir, room, None)
+        code, printed, _ = run.ends("checkpoint", "save", room, "source")
+        assert (code, printed) == (5, "")
+        saved = run("save", room, "source", "--replace-damaged-pointer")
+        assert saved == f"stored {room} at epoch 3 ({len(_DATA)} bytes), now the latest\n"
+
+    def test_where_none_is_good_the_epoch_is_asked_for(
+        self, run: _Command, checkpoints: holdfast.Checkpoints, data_dir: Path, room: str
+    ) -> None:
+        checkpoints.save(room, 0, b"state", writer_id="the-writer")
+        for epoch in (0, None):
+            damage(data_dir, room, epoch)
+        code, printed, said = run.ends("checkpoint", "save", room, "source", "--replace-damaged-pointer")
+        assert (code, printed) == (5, "")
+        assert said.startswith(f"holdfast: the latest pointer of room '{room}' is damaged: ")
+        assert "Give --epoch, above all" in said
+        assert "now the latest" in run("save", room, "source", "--replace-damaged-pointer", "--epoch", "1")
+
     def test_a_file_is_replaced_only_by_a_whole_one(
         self, run: _Command, checkpoints: holdfast.Checkpoints, data_dir: Path, room: str
     ) -> None:

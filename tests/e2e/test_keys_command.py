@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from holdfast_server.checkpoints import key_file
+from holdfast_server.checkpoints import key_document, key_file
 from holdfast_server.checkpoints.key_ring import KeyRing, KeyState
 from tests.support import documents
 from tests.support.server_process import ServerProcess
@@ -127,6 +127,7 @@ def test_a_key_is_retired_and_readmitted_with_its_secret(path: Path) -> None:
     old = ids(path)[0]
     retired = keys(path, "retire", old, "--yes")
     assert f"key {old} is retired; `holdfast-server keys readmit {old}` takes that back" in retired.out
+    assert f"`holdfast-server keys usage {old}` tells what it sealed" in retired.err
     assert states(path) == ["retired", "signing"]
     assert keys(path, "readmit", old).out == f"key {old} verifies\n"
     assert key_file.read(path) == before
@@ -179,6 +180,41 @@ def test_a_legacy_secret_is_taken_without_its_newline(path: Path, content: bytes
     assert keys(path, "add-legacy", file).out == "the legacy secret was there already\n"
     assert key_file.read(path).legacy == (secret,)
     assert states(path) == ["signing"]
+
+
+def test_the_keys_of_a_ring_that_turned_up_again_verify(path: Path) -> None:
+    found = path.with_name("found.json")
+    keys(found, "generate")
+    keys(found, "rotate")
+    keys(found, "retire", ids(found)[0], "--yes")
+    retired, signed = ids(found)
+    keys(path, "generate")
+    (own,) = ids(path)
+    added = keys(path, "add", found)
+    assert added.out == (
+        f"key {retired} was added, and is retired\nkey {signed} was added, and verifies\n"
+        "give the key ring to every server\n"
+    )
+    assert (ids(path), states(path)) == ([retired, signed, own], ["retired", "verifying", "signing"])
+    assert keys(path, "add", found).out == f"key {retired} was there already\nkey {signed} was there already\n"
+    assert "it is new" in keys(path, "rotate").out  # none of those that were added waits to sign
+
+
+def test_what_is_no_ring_or_another_one_is_not_added(path: Path) -> None:
+    keys(path, "generate")
+    before = path.read_bytes()
+    found = path.with_name("found.json")
+    assert f"key ring {found} does not exist\n" in keys(path, "add", found, code=1).err
+    document = json.loads(before)
+    document["keys"][0]["secret"] = json.loads(key_document.written(KeyRing.fresh()))["keys"][0]["secret"]
+    found.write_text(json.dumps(document))
+    found.chmod(0o644)
+    assert "its mode is 0644" in keys(path, "add", found, code=1).err
+    found.chmod(0o600)
+    assert (
+        f"sealing key {ids(path)[0]} is in both key rings, and not the same one" in keys(path, "add", found, code=1).err
+    )
+    assert path.read_bytes() == before
 
 
 def test_a_legacy_secret_comes_from_standard_input(path: Path) -> None:
@@ -279,7 +315,7 @@ def test_of_many_commands_at_once_no_change_is_lost(path: Path) -> None:
 
 def test_docs_operations_shows_what_they_say(tmp_path: Path) -> None:
     section = OPERATIONS[OPERATIONS.index("## Sealing keys") : OPERATIONS.index("## What the log says")]
-    (block,) = documents.blocks(section, "console")
+    block, _ = documents.blocks(section, "console")  # the other one is in test_keys_usage.py
     env = environment()
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     said, shown = "", ""

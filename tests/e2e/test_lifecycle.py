@@ -215,6 +215,25 @@ def test_a_unix_socket_in_use_is_not_taken_over_and_a_dead_one_is(tmp_path: Path
         assert health(channel) == SERVING
 
 
+def test_a_unix_socket_that_cannot_be_made_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (tmp_path / "none" / "s.sock", f"{tmp_path}/none: No such file or directory"),
+        (tmp_path / "file" / "s.sock", f"{tmp_path}/file: Not a directory"),
+        (tmp_path / ("s" * 108), "its path has more than 107 bytes"),
+    ):
+        refusal = f"holdfast-server: cannot listen on unix:{path}: {reason}"
+        code, text = serve_and_fail("--listen", f"unix:{path}")
+        *log, last = text.splitlines()
+        assert (code, last) == (1, refusal)
+        assert all(line.startswith("20") for line in log)  # ours: gRPC had nothing to say
+
+
+def test_a_settings_file_that_may_not_be_read_is_named_and_no_usage_error(tmp_path: Path) -> None:
+    code, text = serve_and_fail("--config", str(tmp_path))
+    assert (code, text) == (78, f"holdfast-server: config file {tmp_path} cannot be read: Is a directory\n")
+
+
 def test_listening_beyond_loopback_is_warned_of() -> None:
     with ServerProcess(listen="0.0.0.0:0") as server:
         assert server.wait_for_log("WARNING Listening beyond this machine, without authentication")

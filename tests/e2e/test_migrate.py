@@ -256,6 +256,36 @@ def test_what_is_damaged_stays_and_is_named(tmp_path: Path, secret: Path) -> Non
         assert reader.read() == ROOMS["ada/maze-1"][7]
 
 
+def test_a_loss_that_is_accepted_lets_it_end(tmp_path: Path, secret: Path) -> None:
+    """By the steps of docs/operations.md."""
+    data = tmp_path / "data"
+    damaged = {
+        epoch_name("duel", 3): tagged(b"three", b"of another secret"),
+        pointer_name("ada/maze-1"): b"nonsense",
+        epoch_name("ada/maze-2", 0): b"short",
+        "snapshots/napper": b"short",
+        "snapshots/ada/maze-9": b"short",
+    }
+    with data_store(data) as store:
+        put_all(store, OBJECTS | damaged)
+    for arguments in (("generate",), ("add-legacy", secret)):
+        run("keys", *arguments, "--data-dir", data)
+    assert run("checkpoints", "migrate", "--data-dir", data).code == 1
+    with serving(data, LEGACY) as client:
+        with client.checkpoints.load("ada/maze-1", fallback=True) as reader:
+            good = reader.read()
+        assert client.checkpoints.save("ada/maze-1", 8, good, replace_damaged_pointer=True).pointer_moved
+        assert client.checkpoints.prune("duel", keep_last=1).deleted == 4
+        client.checkpoints.delete_room("ada/maze-2")
+        for path in ("napper.f", "ada.d/maze-9.f"):
+            (data / "objects/tree/snapshots.d" / path).unlink()
+        ran = run("checkpoints", "migrate", "--data-dir", data)
+        assert (ran.code, ran.err) == (0, "")
+    with serving(data, {}) as client:
+        assert client.checkpoints.load("ada/maze-1").read() == ROOMS["ada/maze-1"][7]
+        assert client.checkpoints.load("duel").read() == ROOMS["duel"][4]
+
+
 class TestRefusals:
     def test_what_cannot_be_migrated_is_told_in_a_line(self, tmp_path: Path, secret: Path) -> None:
         data = tmp_path / "data"

@@ -21,6 +21,8 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
+TOUR, ON_S3 = README.split("\n## On S3\n")
+ON_S3 = ON_S3.partition("\n## ")[0]
 ITS_PID = "$(pgrep -f 'holdfast-server serve')"
 """As the tour has it; a test ends its own server only."""
 
@@ -39,7 +41,7 @@ def test_the_tour_does_what_it_shows(filesystem_server: ServerProcess, tmp_path:
     server = filesystem_server
     ran = kills = 0
     with ExitStack() as restarted:
-        for step in (step for block in blocks(README, "console") for step in steps(block)):
+        for step in (step for block in blocks(TOUR, "console") for step in steps(block)):
             command = step.command.replace("127.0.0.1:4653", server.address).replace("127.0.0.1:4654", server.http)
             command = command.replace(ITS_PID, str(server.pid))
             assert form(run(command, tmp_path, environment(server, tmp_path))) == form(step.output), command
@@ -62,37 +64,47 @@ def test_the_python_example_runs(filesystem_server: ServerProcess, tmp_path: Pat
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_three_commands_serve_a_bucket(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+def test_the_commands_serve_a_bucket_that_checkpoints_can_be_saved_in(tmp_path: Path) -> None:
     s3_met.require(MinioServer)
-    (script,) = [block for block in blocks(README, "sh") if "minio server" in block]
+    (script,) = blocks(ON_S3, "sh")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = script.replace("127.0.0.1:9000", f"127.0.0.1:{port}").replace("./minio", str(tmp_path / "minio"))
-    env = {**os.environ, "HOLDFAST_LISTEN": "127.0.0.1:0", "HOLDFAST_HTTP": "127.0.0.1:0"}
-    shown = [line for block in blocks(README, "text") for line in block.splitlines()]
+    script = script.replace("127.0.0.1:9000", f"127.0.0.1:{port}")
+    for name in ("./minio", "./keys.json"):
+        script = script.replace(name, str(tmp_path / name))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+    env = {**inherited, "HOLDFAST_LISTEN": "127.0.0.1:0", "HOLDFAST_HTTP": "127.0.0.1:0"}
+    shown = [line for block in blocks(ON_S3, "text") for line in block.splitlines()]
     with subprocess.Popen(
         ["bash", "-ec", script],
         cwd=ROOT,
         env=env,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
-        assert process.stderr is not None
+        assert process.stdout is not None
         try:
             log = []
-            for line in process.stderr:
-                log.append(line)
-                if "Server ready" in line:
-                    break
+            address = None
+            while address is None:
+                log.append(process.stdout.readline())
+                assert log[-1], log
+                address = re.search(r"Server ready .*grpc=(\S+)", log[-1])
+            text = "".join(log).replace(str(tmp_path / "keys.json"), "keys.json")
             for line in shown:
                 pieces = [re.escape(piece) for piece in form(line).split("...")]
-                assert any(re.search(".*".join(pieces), form(logged)) for logged in log), (line, log)
+                assert re.search(".*".join(pieces), form(text)), (line, text)
+            for step in (step for block in blocks(ON_S3, "console") for step in steps(block)):
+                home = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+                output = run(step.command, tmp_path, {**home, "HOLDFAST_ADDRESS": address[1]})
+                assert form(output) == form(step.output), step.command
         finally:
             os.killpg(process.pid, signal.SIGTERM)
-            process.stderr.read()
+            process.stdout.read()
 
 
 def test_make_serve_serves_a_directory(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from tests.support.checkpoint_damage import reason
 from tests.support.s3_servers import MinioServer, RcloneServer
 from tests.support.s3_stores import fresh_bucket, s3_environment
 from tests.support.server_health import is_ready, is_serving, not_ready_reason
+from tests.support.server_metrics import metric
 from tests.support.server_process import ServerProcess
 from tests.support.statuses import refused
 from tests.support.waiting import wait_until
@@ -77,6 +78,10 @@ def with_ring(environment: dict[str, str], ring: Path) -> dict[str, str]:
     return environment | {"HOLDFAST_CHECKPOINT_STORE__KEY_RING": str(ring)}
 
 
+def serving(server: ServerProcess, service: str) -> float:
+    return metric(server, "holdfast_service_serving", service=f"holdfast.v1.{service}")
+
+
 def refusals_of(stub: Any, code: str, why: str) -> None:
     """Check that every call that takes a key is refused so."""
     calls: list[Callable[[], object]] = [
@@ -105,8 +110,10 @@ def test_a_ring_that_comes_is_used_without_a_restart(bucket: dict[str, str], tmp
     ring = tmp_path / "ring.json"
     with running(**with_ring(bucket, ring)) as one:
         assert not one.serves_checkpoints()
+        assert [serving(one.server, service) for service in ("CheckpointStore", "BlobStore", "Server")] == [0, 1, 1]
         key_file.create(ring, KeyRing.fresh())
         wait_until(one.serves_checkpoints, RING_SECONDS)
+        assert serving(one.server, "CheckpointStore") == 1
         assert not_ready_reason(one.channel, "CheckpointStore") == "UNSPECIFIED"
         save(one.stub, ROOM, 1, DATA)
         assert load(one.stub, ROOM)[1] == DATA
@@ -140,6 +147,22 @@ def test_a_ring_that_is_lost_is_not_made_anew_over_what_it_sealed(tmp_path: Path
         lost.rename(data / "keys.json")
         wait_until(one.serves_checkpoints, RING_SECONDS)
         assert load(one.stub, ROOM)[1] == DATA
+
+
+LOST = "Checkpoints are stored, and no key ring to read them with"
+
+
+def test_the_log_says_that_a_new_ring_would_not_do(bucket: dict[str, str], tmp_path: Path) -> None:
+    ring = tmp_path / "ring.json"
+    with running(**with_ring(bucket, ring)) as one:
+        key_file.create(ring, KeyRing.fresh())
+        wait_until(one.serves_checkpoints, RING_SECONDS)
+        save(one.stub, ROOM, 1, DATA)
+        assert not [line for line in one.server.log if LOST in line]
+    ring.unlink()
+    with running(**with_ring(bucket, ring)) as one:
+        wait_until(lambda: any(LOST in line for line in one.server.log), RING_SECONDS)
+        assert "bring it back from its backup" in next(line for line in one.server.log if LOST in line)
 
 
 def test_nor_over_a_room_that_was_only_hibernated(tmp_path: Path) -> None:

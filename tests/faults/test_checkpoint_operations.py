@@ -93,7 +93,7 @@ def test_a_save_after_another_server_moved_the_pointer_is_a_put_and_a_look_more(
 
 def test_a_repeated_save_reads_what_is_there(objects: MeddledStore, store: CheckpointStore) -> None:
     save(store, ROOM, 1, b"x")
-    with objects.costing(put=1, get=2):
+    with objects.costing(put=1, get=2, stat=1):
         save(store, ROOM, 1, b"x")
 
 

@@ -1,4 +1,4 @@
-"""A room's saver and a real server: lost answers, epochs that cannot be read, and a room that is deleted meanwhile."""
+"""A room's saver and a real server: lost answers and pointers, epochs that cannot be read, and deleted rooms."""
 
 from collections.abc import Iterator
 
@@ -118,6 +118,26 @@ def test_a_room_that_is_deleted_while_it_runs_stays_deleted(
     begun = door.saver(checkpoints, drained.error.next_epoch)
     assert begun.step() is not None
     assert _loaded(checkpoints) == (deleted.next_epoch, b"mended")
+
+
+@pytest.mark.parametrize("start_epoch", [0, 1, 5, None])
+def test_a_room_that_lost_its_pointer_is_not_begun_over_what_it_has(
+    checkpoints: Checkpoints, objects: MeddledStore, door: _Door, start_epoch: int | None
+) -> None:
+    for epoch in (0, 1, 5):
+        checkpoints.save(_ROOM.text, epoch, b"hours of play")
+    objects.delete(_ROOM.pointer_key)
+    with ServedCheckpoints(objects) as fresh, holdfast.connect(fresh.address, retries=0) as client:
+        saver = door.saver(client.checkpoints, start_epoch)
+        assert saver.step() is None
+        drained = saver.drain()
+        assert isinstance(drained.error, holdfast.EpochTooOld)
+        assert (drained.error.deleted, drained.error.next_epoch) == (False, 6)
+        assert [entry.epoch for entry in client.checkpoints.list(_ROOM.text)] == [0, 1, 5]
+        with client.checkpoints.load(_ROOM.text, fallback=True) as reader:
+            assert (reader.read(), reader.info.epoch, reader.info.next_epoch) == (b"hours of play", 5, 6)
+        assert door.saver(client.checkpoints, reader.info.next_epoch).step() is not None
+        assert _loaded(client.checkpoints) == (6, b"open")
 
 
 @pytest.mark.parametrize("start_epoch", [0, None])

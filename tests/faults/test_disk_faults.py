@@ -155,6 +155,12 @@ def test_no_path_gets_out(sweep: Sweep) -> None:
     assert [text for text in told if SECRET_PATH in text or "/tree" in text or "/scratch" in text] == []
 
 
+def test_a_fault_names_the_key_or_the_list(sweep: Sweep) -> None:
+    named = (f"key {KEY.text!r}", f"to {KEY.text!r}", "key 'source'", "the list of '", "named by its content")
+    told = [f"{fault.error} after {fault}" for fault in sweep.faults if isinstance(fault.error, HoldfastError)]
+    assert [text for text in told if not any(name in text for name in named)] == []
+
+
 def test_an_answer_in_spite_of_a_fault_is_the_right_one(sweep: Sweep) -> None:
     right = (sweep.operation.answer, sweep.operation.after)
     assert [str(fault) for fault in sweep.faults if fault.error is None and (fault.answer, fault.found) != right] == []

@@ -54,7 +54,7 @@ def fill(stub: Any) -> list[str]:
             put(stub, f"full/{len(keys)}", data_of(len(keys)))
             keys.append(f"full/{len(keys)}")
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "STORAGE_FULL")
-    assert "/" not in refusal.message
+    assert refusal.message == f"key 'full/{len(keys)}': the disk is full"
     return keys
 
 

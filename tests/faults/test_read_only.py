@@ -1,8 +1,10 @@
 """A data directory that can be read but not written: puts are told so, and reads go on."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,7 @@ def test_writes_to_a_read_only_store_are_refused_and_reads_go_on(
             write(stub)
         assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "READ_ONLY"), name
         assert str(tmp_path) not in refusal.message
+        assert re.match(r"key '(new|some)", refusal.message)
         assert get(stub, "some/key") == DATA
         assert stat(stub, "some/key").size_bytes == len(DATA)
         assert [entry.key for entry in entries(stub)] == ["some/key"]
@@ -107,6 +110,62 @@ def test_a_server_that_cannot_write_its_directory_says_so_in_a_line_and_ends(
         ServerProcess(data, wrapper=wrapper)
     assert "Traceback" not in str(ended.value)
     assert "holdfast-server: the filesystem backend cannot be opened" in str(ended.value)
+
+
+@pytest.mark.parametrize("part", ["objects/tree", "objects/scratch", "holdfast/store"])
+def test_a_server_that_cannot_read_its_directory_says_which_and_why(
+    server: ServerProcess, stub: Any, data: Path, wrapper: list[str], part: str
+) -> None:
+    assert end_of(server, data, data / part, wrapper).endswith(f"{data / part}: Permission denied")
+
+
+def test_a_server_that_cannot_read_its_whole_directory_says_so_in_a_line(
+    server: ServerProcess, stub: Any, data: Path, wrapper: list[str]
+) -> None:
+    line = end_of(server, data, data, wrapper)
+    assert line == f"holdfast-server: data directory {data} cannot be used: {data}/holdfast/store: Permission denied"
+
+
+def test_a_server_that_cannot_look_for_checkpoints_says_so_in_a_line(
+    server: ServerProcess, stub: Any, data: Path, wrapper: list[str]
+) -> None:
+    (data / "objects" / "tree" / "snapshots.d").mkdir()
+    line = end_of(server, data, data / "objects" / "tree" / "snapshots.d", wrapper)
+    assert line.startswith(f"holdfast-server: data directory {data} cannot be used: the list of 'snapshots/'")
+
+
+def end_of(server: ServerProcess, data: Path, unreadable: Path, wrapper: list[str]) -> str:
+    """Return the only line of a start in which something cannot be read."""
+    server.stop()
+    mode = unreadable.stat().st_mode
+    unreadable.chmod(0)
+    command = [*wrapper, sys.executable, "-m", "holdfast_server", "serve", "--listen", "127.0.0.1:0", "--http", ""]
+    try:
+        ended = subprocess.run(
+            [*command, "--data-dir", str(data)], capture_output=True, text=True, check=False, timeout=60
+        )
+    finally:
+        unreadable.chmod(mode)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    return line
+
+
+def test_what_cannot_be_read_is_named_and_is_one_line_in_the_log(server: ServerProcess, stub: Any, data: Path) -> None:
+    directory = data / "objects" / "tree" / "some.d"
+    directory.chmod(0)
+    with refused() as refusal:
+        stat(stub, "some/key")
+    directory.chmod(WRITABLE)
+    assert (refusal.reason, refusal.message) == (
+        "BACKEND_UNAVAILABLE",
+        "key 'some/key': the file system failed: EACCES",
+    )
+    assert get(stub, "some/key") == DATA
+    assert server.wait_for_log("Call finished method=/holdfast.v1.BlobStore/GetBlob code=OK")
+    (failed,) = [line for line in server.log if "ERROR Backend failed" in line]
+    assert "key 'some/key'" in failed
+    assert all(line.startswith("20") for line in server.log)  # no traceback behind any
 
 
 def test_a_server_starts_below_a_directory_that_it_may_only_pass_through(tmp_path: Path, wrapper: list[str]) -> None:

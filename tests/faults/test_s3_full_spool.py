@@ -120,7 +120,7 @@ def test_a_full_disk_is_a_full_spool(store: OpenedStore, spool: Spool, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
-        with pytest.raises(StorageFull, match="declares its sha256") as refusal:
+        with pytest.raises(StorageFull, match="the disk of the spool is full") as refusal:
             store.store.put(KEY, Body.of(LARGE))
         assert refusal.value.reason is Reason.SPOOL_FULL
     assert spool.used_bytes == 0

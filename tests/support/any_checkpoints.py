@@ -263,9 +263,10 @@ class Checkpoints:
         assert [answer.done for answer in answers] == [False] * (len(answers) - 1) + [True]
         return answers
 
-    def delete_room(self, room: str) -> pb.DeleteRoomResponse:
-        """Return the summary."""
-        answers: list[pb.DeleteRoomResponse] = list(self.messages("DeleteRoom", pb.DeleteRoomRequest(room_id=room)))
+    def delete_room(self, room: str, **fields: Any) -> pb.DeleteRoomResponse:
+        """Return the summary; `fields` are the request's."""
+        request = pb.DeleteRoomRequest(room_id=room, **fields)
+        answers: list[pb.DeleteRoomResponse] = list(self.messages("DeleteRoom", request))
         assert [answer.done for answer in answers] == [False] * (len(answers) - 1) + [True]
         return answers[-1]
 

@@ -4,10 +4,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from hashlib import sha256
 from typing import TypeAlias
 
 import holdfast
-from holdfast import Saved, SaveOutcome
+from holdfast import Checkpoint, Saved, SaveOutcome
 
 
 class FakeClock:
@@ -55,6 +56,8 @@ class RoomStore:
         self.locked: set[int] = set()
         """Epochs of these are sealed with a key that the server lacks."""
         self.latest = -1
+        self.settled: set[int] = set()
+        """Epochs that were there for a while: without a pointer, nothing is begun below."""
         self.floor = 0
         """Saves below are EPOCH_TOO_OLD: the room was deleted."""
         self.faults: list[Flaw] = []
@@ -68,9 +71,11 @@ class RoomStore:
     def above(self) -> int:
         return max([self.floor - 1, self.latest, *self.payloads]) + 1
 
-    def next_epoch(self, room_id: str, *, timeout: float | None) -> int:
+    def next_epoch(self, room_id: str, *, need_pointer: bool, timeout: float | None) -> int:
         self.asked += 1
         self._fail()
+        if need_pointer and self.latest < 0 and self.payloads:
+            raise holdfast.NotFound("ROOM_NOT_FOUND", "it has no pointer", {"next_epoch": str(self.above)})
         return self.above
 
     def save(self, room_id: str, epoch: int, source: bytes, *, writer_id: str, timeout: float | None) -> Saved:
@@ -96,6 +101,8 @@ class RoomStore:
             raise holdfast.EpochTooOld("EPOCH_TOO_OLD", "deleted", {"next_epoch": str(self.above), "deleted": "true"})
         if epoch in self.locked:
             raise holdfast.SealKeyUnavailable("SEAL_KEY_UNAVAILABLE", "no key", {"next_epoch": str(self.above)})
+        if self.latest < 0 and any(higher > epoch for higher in self.settled):
+            raise holdfast.EpochTooOld("EPOCH_TOO_OLD", "it has no pointer", {"next_epoch": str(self.above)})
         outcome = SaveOutcome.STORED
         if epoch in self.damaged:
             outcome = SaveOutcome.EXISTS_DAMAGED
@@ -104,10 +111,16 @@ class RoomStore:
             outcome = SaveOutcome.EXISTS_SAME if same else SaveOutcome.EXISTS_DIFFERENT
         else:
             self.payloads[epoch] = payload
-        moved = moves and outcome is not SaveOutcome.EXISTS_DAMAGED and epoch > self.latest
+        moved = moves and outcome in {SaveOutcome.STORED, SaveOutcome.EXISTS_SAME} and epoch > self.latest
         if moved:
             self.latest = epoch
-        return Saved(outcome, None, moved, self.latest, self.above)
+        there = None if outcome is SaveOutcome.EXISTS_DAMAGED else _checkpoint(epoch, self.payloads[epoch])
+        return Saved(outcome, there, moved, self.latest, self.above)
+
+    def lose_pointer(self) -> None:
+        """Have somebody delete the pointer, and nobody remember it."""
+        self.latest = -1
+        self.settled = set(self.payloads)
 
     def land_late(self) -> None:
         """Do the saves that were held up."""
@@ -122,6 +135,7 @@ class RoomStore:
         self.payloads.clear()
         self.damaged.clear()
         self.locked.clear()
+        self.settled.clear()
         self.latest = -1
 
     def _fail(self) -> Fault | None:
@@ -129,6 +143,23 @@ class RoomStore:
         if isinstance(fault, Exception):
             raise fault
         return fault
+
+
+def _checkpoint(epoch: int, payload: bytes) -> Checkpoint:
+    return Checkpoint(
+        room_id="",
+        epoch=epoch,
+        size_bytes=len(payload),
+        etag="",
+        sha256=sha256(payload).digest(),
+        writer_id="",
+        metadata={},
+        create_time=None,
+        update_time=None,
+        key_id="",
+        encrypted=False,
+        legacy=False,
+    )
 
 
 def away() -> holdfast.Unavailable:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from holdfast_server.objects.body import Chunk
-from holdfast_server.objects.spool import Spool, SpooledFile, _Room
+from holdfast_server.objects.spool import Room, Spool, SpooledFile
 from tests.support.samples import MIB
 
 Spoil = Callable[[int], None]
@@ -56,7 +56,7 @@ class SpoilingSpool(Spool):
 
 
 class _SpoiledFile(SpooledFile):
-    def __init__(self, fd: int, room: _Room, spoil: Spoil | None) -> None:
+    def __init__(self, fd: int, room: Room, spoil: Spoil | None) -> None:
         super().__init__(fd, room)
         self._spoil = spoil
 

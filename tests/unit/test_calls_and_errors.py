@@ -3,7 +3,9 @@
 The stub and channel are pytest-grpc's, on a real socket; the server is ours, with a servicer that raises at will.
 """
 
+import errno
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -197,6 +199,46 @@ def test_an_unexpected_error_is_a_fixed_text_outside_and_a_traceback_in_the_log(
     assert len(logged) == 1
     assert logged[0].exc_info is not None
     assert "/secret/path" in str(logged[0].exc_info[1])
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.EROFS])
+def test_what_a_disk_refuses_is_one_line_in_the_log_with_the_key(
+    grpc_stub: blob_store_pb2_grpc.BlobStoreStub,
+    grpc_servicer: Servicer,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    record = logged_failure(grpc_stub, grpc_servicer, caplog, number)
+    assert record.exc_info is None
+    assert getattr(record, "fields") == {  # noqa: B009 (no record has it of itself)
+        "method": f"/{SERVICE}/StatBlob",
+        "error": "key 'a/b': the file system failed",
+        "cause": f"[Errno {number}] {os.strerror(number)}: '/secret/path'",
+    }
+
+
+def test_what_no_disk_says_by_itself_has_a_traceback(
+    grpc_stub: blob_store_pb2_grpc.BlobStoreStub, grpc_servicer: Servicer, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert logged_failure(grpc_stub, grpc_servicer, caplog, errno.EBADF).exc_info is not None
+
+
+def logged_failure(
+    stub: blob_store_pb2_grpc.BlobStoreStub, servicer: Servicer, caplog: pytest.LogCaptureFixture, number: int
+) -> logging.LogRecord:
+    """Return the one line about a call that a disk failed, whose path the caller was not told."""
+
+    def behave() -> None:
+        cause = OSError(number, os.strerror(number), "/secret/path")
+        raise errors.Unavailable(Reason.BACKEND_UNAVAILABLE, "key 'a/b': the file system failed") from cause
+
+    servicer.behave = behave
+    with pytest.raises(grpc.RpcError) as failed:
+        stub.StatBlob(pb.StatBlobRequest())
+    assert "secret" not in str(failed.value)
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.getMessage() == "Backend failed"
+    return record
 
 
 def test_a_message_of_any_length_arrives(grpc_stub: blob_store_pb2_grpc.BlobStoreStub, grpc_servicer: Servicer) -> None:

@@ -117,6 +117,13 @@ def test_what_is_no_epoch_is_refused_with_its_field(epoch: int | None) -> None:
     assert (refused.value.reason, refused.value.field) == (Reason.INVALID_EPOCH, "min_epoch")
 
 
+def test_an_epoch_is_refused_with_the_bound_that_it_breaks() -> None:
+    for epoch, least, rule in ((-1, 0, "e -1 is negative"), (-2, -1, "e -2 is below -1"), (1 << 63, -1, "is above")):
+        with pytest.raises(InvalidArgument, match=rule):
+            checked_epoch(epoch, "e", least=least)
+    assert checked_epoch(-1, least=-1) == -1
+
+
 def test_the_epoch_after_the_highest_has_64_bits() -> None:
     assert checked_epoch(MAX_EPOCH) + 1 == (1 << 63) - 1
     assert checked_epoch(0) == 0

@@ -47,6 +47,8 @@ class SaverMachine(RuleBasedStateMachine):
 
     def _saver(self, start_epoch: int | None) -> CheckpointSaver:
         self.is_begun = bool(start_epoch)
+        self.has_saved = False
+        self.taken_before = len(self.taken)
         return CheckpointSaver(
             self.store,
             "room",
@@ -69,6 +71,20 @@ class SaverMachine(RuleBasedStateMachine):
         """Whether the room of this saver is deleted, and it has to notice when it saves next."""
         return self.is_begun and self.saver.epoch is not None and self.saver.epoch < self.store.floor
 
+    @property
+    def _is_not_to_begin(self) -> bool:
+        """Whether the room has no pointer, but what may be newer than all that this saver has, and it has to notice."""
+        epoch, store = self.saver.epoch, self.store
+        if self.has_saved or store.latest >= 0:
+            return False
+        if epoch is None:
+            return bool(store.payloads)
+        if epoch < store.floor or epoch in store.locked:
+            return False  # it goes on above all
+        ours = {str(state).encode() for state in [*self.taken[self.taken_before :], self.state]}
+        is_taken = epoch in store.payloads and (epoch in store.damaged or store.payloads[epoch] not in ours)
+        return is_taken or any(higher > epoch for higher in store.settled)
+
     def _move(self, move: Move) -> None:
         if move is Move.IS_NEW:
             self._play()
@@ -89,7 +105,7 @@ class SaverMachine(RuleBasedStateMachine):
     def _step(self, faults: list[Flaw], move: Move) -> None:
         self._move(move)
         self.store.faults = list(faults)
-        before, is_ended, failures = self.saver.epoch, self._is_ended, len(self.failures)
+        before, is_ended, failures = self.saver.epoch, self._is_ended or self._is_not_to_begin, len(self.failures)
         saved = self.saver.step()
         self.store.faults.clear()
         if saved is not None:
@@ -106,7 +122,7 @@ class SaverMachine(RuleBasedStateMachine):
         assert self.store.latest == saved.latest_epoch
         assert self.store.payloads[self.store.latest] == str(self.state).encode()
         self.acknowledged = len(self.taken) - 1
-        self.is_begun = True
+        self.is_begun = self.has_saved = True
 
     @rule()
     def land(self) -> None:
@@ -138,6 +154,11 @@ class SaverMachine(RuleBasedStateMachine):
         self.store.delete()
         self.acknowledged = 0
 
+    @rule()
+    def lose_pointer(self) -> None:
+        """Somebody deletes the pointer, and nobody remembers it."""
+        self.store.lose_pointer()
+
     @rule(asks=st.booleans())
     def restart(self, asks: bool) -> None:
         """The game server is killed, and restores the room."""
@@ -148,15 +169,16 @@ class SaverMachine(RuleBasedStateMachine):
     def drain(self, faults: list[Flaw], move: Move) -> None:
         """The room closes, and is opened again."""
         self._move(move)
-        before, is_ended = self.saver.epoch, self._is_ended
+        before, is_ended, is_not_to_begin = self.saver.epoch, self._is_ended, self._is_not_to_begin
+        has_ended, latest = self.saver.is_stopped, self.store.latest
         payloads = dict(self.store.payloads)
         self.store.faults = list(faults)
         drained = self.saver.drain()
         self.store.faults.clear()
-        if is_ended:
+        if is_ended or is_not_to_begin or has_ended:
             assert isinstance(drained.error, holdfast.EpochTooOld)
-            assert drained.error.deleted
-            assert self.store.payloads == payloads
+            assert has_ended or drained.error.deleted == is_ended
+            assert (self.store.payloads, self.store.latest) == (payloads, latest)
         else:
             assert drained.error is None
             assert drained.saved is not None

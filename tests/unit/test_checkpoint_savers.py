@@ -23,9 +23,9 @@ class _Store:
         self.hangs = threading.Event()
         """Saves of the room `hangs` wait for it."""
 
-    def next_epoch(self, room_id: str, *, timeout: float | None) -> int:
+    def next_epoch(self, room_id: str, *, need_pointer: bool, timeout: float | None) -> int:
         with self.lock:
-            return self.rooms[room_id].next_epoch(room_id, timeout=timeout)
+            return self.rooms[room_id].next_epoch(room_id, need_pointer=need_pointer, timeout=timeout)
 
     def save(self, room_id: str, epoch: int, source: bytes, *, writer_id: str, timeout: float | None) -> Saved:
         with self.lock:
@@ -113,14 +113,31 @@ def test_rooms_that_wait_for_a_thread_when_it_is_drained_are_saved_once(store: _
 
 
 def test_a_room_that_fails_is_told_and_the_others_are_drained(store: _Store, clock: FakeClock) -> None:
-    full = holdfast.StorageFull("STORAGE_FULL", "full")
+    read_only = holdfast.ReadOnly("READ_ONLY", "read-only")
     savers = CheckpointSavers(store, clock=clock, random=lambda: 1.0, start_epoch=0)
-    store.rooms["fails"].faults = [full]
+    store.rooms["fails"].faults = [read_only]
     for name in ("fails", "works"):
         savers.add(name, _snapshot)
     drained = savers.drain()
-    assert drained["fails"].error is full
+    assert drained["fails"].error is read_only
     assert drained["works"].error is None
+
+
+def test_it_is_told_which_room_failed(store: _Store, clock: FakeClock) -> None:
+    told: list[tuple[str, BaseException]] = []
+    own: list[BaseException] = []
+    errors = {name: holdfast.ReadOnly("READ_ONLY", name) for name in ("a", "b", "own")}
+    savers = CheckpointSavers(
+        store, clock=clock, random=lambda: 1.0, start_epoch=0, on_room_failure=lambda *both: told.append(both)
+    )
+    for name, error in errors.items():
+        store.rooms[name].faults = [error]
+    savers.add("a", _snapshot)
+    savers.add("b", _snapshot, on_failure=None)
+    savers.add("own", _snapshot, on_failure=own.append)
+    savers.drain()
+    assert sorted(told, key=lambda both: both[0]) == [("a", errors["a"]), ("b", errors["b"])]
+    assert own == [errors["own"]]
 
 
 def test_rooms_that_come_too_late_to_be_drained_are_told(store: _Store, clock: FakeClock) -> None:
@@ -203,6 +220,18 @@ class TestRoomsThatAreDone:
         self._play_periods(savers, clock, 5)
         assert steps["ended"] <= 1
         assert savers.drain()["ended"].error is None
+
+    def test_a_room_that_is_not_to_be_begun_is_left_alone_and_told(
+        self, store: _Store, clock: FakeClock, steps: Counter[str], savers: CheckpointSavers
+    ) -> None:
+        room = store.rooms["lost"]
+        for epoch in range(3):
+            room.done(epoch, b"old")
+        room.lose_pointer()
+        saver = savers.add("lost", _snapshot)
+        self._play_periods(savers, clock, 5)
+        assert (steps["lost"], len(room.payloads), room.latest) == (1, 3, -1)
+        assert savers.drain()["lost"].error is saver.last_error
 
     def test_a_room_that_was_deleted_is_left_alone_and_told(
         self, store: _Store, clock: FakeClock, steps: Counter[str], savers: CheckpointSavers

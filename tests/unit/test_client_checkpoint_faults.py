@@ -214,20 +214,83 @@ class TestReading:
         assert len(fake.requests) == 4
 
     def test_a_checkpoint_is_taken_up_at_its_own_epoch(self, fake: FakeCheckpoints, checkpoints: Checkpoints) -> None:
-        fake.answers = [_broken_off(checkpoint_download(_DATA), 3), lambda *_: checkpoint_download(_DATA)]
-        with checkpoints.load("a", min_epoch=2, fallback=True) as reader:
-            assert reader.read() == _DATA
-        assert fake.requests == [
-            pb.LoadCheckpointRequest(room_id="a", min_epoch=2, fallback=True),
-            pb.LoadCheckpointRequest(room_id="a", epoch=7),
+        for look in (next, lambda reader: reader.info):
+            fake.requests.clear()
+            fake.answers = [_broken_off(checkpoint_download(_DATA), 3), lambda *_: checkpoint_download(_DATA)]
+            with checkpoints.load("a", min_epoch=2, fallback=True) as reader:
+                known = look(reader)
+                assert (known if isinstance(known, bytes) else b"") + reader.read() == _DATA
+            assert fake.requests == [
+                pb.LoadCheckpointRequest(room_id="a", min_epoch=2, fallback=True),
+                pb.LoadCheckpointRequest(room_id="a", epoch=7),
+            ]
+
+    @pytest.mark.parametrize("after", [1, 2, 3, 10])
+    def test_as_long_as_the_caller_knows_nothing_of_it_the_latest_is_loaded_anew(
+        self, fake: FakeCheckpoints, checkpoints: Checkpoints, after: int
+    ) -> None:
+        newer = sample(350, seed=8)
+        fake.answers = [
+            _broken_off(checkpoint_download(_DATA), after),
+            lambda *_: checkpoint_download(newer, epoch=8, etag="etag-2"),
         ]
+        with checkpoints.load("a", min_epoch=2, fallback=True) as reader:
+            assert reader.read() == newer
+            assert reader.is_complete
+        assert (reader.info.epoch, reader.info.etag) == (8, "etag-2")
+        assert fake.requests == [pb.LoadCheckpointRequest(room_id="a", min_epoch=2, fallback=True)] * 2
+
+    def test_a_newer_one_may_be_empty(self, fake: FakeCheckpoints, checkpoints: Checkpoints) -> None:
+        empty = {"epoch": 8, "etag": "etag-2"}
+        fake.answers = [_broken_off(checkpoint_download(_DATA), 4), lambda *_: checkpoint_download(b"", **empty)]
+        with checkpoints.load("a") as reader:
+            assert reader.read() == b""
+            assert reader.is_complete
+
+    def test_to_begin_anew_again_and_again_is_no_progress(
+        self, fake: FakeCheckpoints, checkpoints: Checkpoints, pauses: list[float]
+    ) -> None:
+        fake.answers = [_broken_off(checkpoint_download(_DATA), 5 if number % 2 else 3) for number in range(20)]
+        with checkpoints.load("a") as reader, pytest.raises(holdfast.Unavailable):
+            reader.read()
+        assert len(pauses) == 4  # three, after the furthest that it came
+
+    @pytest.mark.parametrize("look", [next, lambda reader: reader.info], ids=["bytes", "info"])
+    def test_what_is_gone_meanwhile_is_not_taken_for_a_new_room(
+        self,
+        *,
+        fake: FakeCheckpoints,
+        checkpoints: Checkpoints,
+        open_: Open,
+        download: Download,
+        look: Callable[[Any], object],
+    ) -> None:
+        gone = server_errors.NotFound(Reason.CHECKPOINT_NOT_FOUND, "pruned", room_id="a")
+        fake.answers = [_broken_off(download(_DATA), 3), lambda _, context: refuse(context, gone)]
+        with open_(checkpoints) as reader:
+            look(reader)
+            with pytest.raises(holdfast.ConcurrentModification, match="load again") as caught:
+                reader.read()
+        assert caught.value.details["room_id"] == "a"
+        assert not reader.is_complete
+
+    def test_a_room_that_is_gone_before_the_caller_knows_of_it_is_not_found(
+        self, fake: FakeCheckpoints, checkpoints: Checkpoints, open_: Open, download: Download
+    ) -> None:
+        gone = server_errors.NotFound(Reason.ROOM_NOT_FOUND, "deleted", room_id="a", next_epoch="9")
+        fake.answers = [_broken_off(download(_DATA), 3), lambda _, context: refuse(context, gone)]
+        with open_(checkpoints) as reader, pytest.raises(holdfast.NotFound) as caught:
+            reader.read()
+        assert caught.value.next_epoch == 9
 
     def test_another_one_is_not_taken_for_the_rest(
         self, fake: FakeCheckpoints, checkpoints: Checkpoints, open_: Open, download: Download
     ) -> None:
         fake.answers = [_broken_off(download(_DATA), 3), lambda *_: download(_DATA, etag="etag-2")]
-        with open_(checkpoints) as reader, pytest.raises(holdfast.ConcurrentModification, match="replaced"):
-            reader.read()
+        with open_(checkpoints) as reader:
+            next(reader)
+            with pytest.raises(holdfast.ConcurrentModification, match="replaced"):
+                reader.read()
         assert not reader.is_complete
 
     def test_it_is_given_up_after_so_many_tries_without_a_byte(
@@ -319,8 +382,10 @@ class TestReading:
             yield pb.LoadCheckpointResponse(chunk=chunk_of(bytes(100)))
 
         fake.answers = [_broken_off(lying(), 2), lambda *_: checkpoint_download(_DATA)]
-        with checkpoints.load("a") as reader, pytest.raises(holdfast.IntegrityFailed, match="have sha256"):
-            reader.read()
+        with checkpoints.load("a") as reader:
+            assert reader.info.epoch == 7
+            with pytest.raises(holdfast.IntegrityFailed, match="have sha256"):
+                reader.read()
 
     def test_a_download_that_does_not_begin_with_its_info_is_none(
         self, fake: FakeCheckpoints, checkpoints: Checkpoints
@@ -371,6 +436,33 @@ class TestNextEpoch:
     ) -> None:
         fake.answers = [lambda _, context: refuse(context, error)]
         assert checkpoints.next_epoch("a") == epoch
+
+    @pytest.mark.parametrize(
+        ("listed", "is_lost"),
+        [([], False), ([pb.CheckpointEntry(epoch=9)], False), ([pb.CheckpointEntry(epoch=0)], True)],
+        ids=["deleted", "deleted, and begun since", "lost"],
+    )
+    def test_a_pointer_can_be_needed(
+        self, fake: FakeCheckpoints, checkpoints: Checkpoints, listed: list[pb.CheckpointEntry], *, is_lost: bool
+    ) -> None:
+        error = server_errors.NotFound(Reason.ROOM_NOT_FOUND, "none", room_id="a", next_epoch="9")
+        fake.answers = [
+            lambda _, context: refuse(context, error),
+            lambda *_: pb.ListCheckpointsResponse(next_page_token="more"),
+            lambda *_: pb.ListCheckpointsResponse(checkpoints=listed),
+        ]
+        if not is_lost:
+            assert checkpoints.next_epoch("a", need_pointer=True) == 9
+            return
+        with pytest.raises(holdfast.NotFound) as caught:
+            checkpoints.next_epoch("a", need_pointer=True)
+        assert caught.value.next_epoch == 9
+
+    def test_a_new_room_needs_no_pointer(self, fake: FakeCheckpoints, checkpoints: Checkpoints) -> None:
+        error = server_errors.NotFound(Reason.ROOM_NOT_FOUND, "none", room_id="a")
+        fake.answers = [lambda _, context: refuse(context, error)]
+        assert checkpoints.next_epoch("a", need_pointer=True) == 0
+        assert len(fake.requests) == 1
 
     def test_it_is_not_made_up_where_nobody_can_tell(self, fake: FakeCheckpoints, checkpoints: Checkpoints) -> None:
         error = server_errors.PointerInvalid("a", "names nothing", epoch="4")

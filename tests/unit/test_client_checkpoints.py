@@ -264,7 +264,14 @@ def test_a_room_that_lost_its_pointer_goes_on_above_what_it_has(tmp_path: Path) 
         with pytest.raises(holdfast.NotFound) as caught:
             client.checkpoints.load("b")
         assert caught.value.next_epoch is None
-        saver = holdfast.CheckpointSaver(client.checkpoints, "a", lambda: b"state")
+        for start_epoch in (0, 2, None):
+            blank = holdfast.CheckpointSaver(client.checkpoints, "a", lambda: b"blank", start_epoch=start_epoch)
+            with blank:
+                pass
+            assert isinstance(blank.last_error, holdfast.EpochTooOld)
+            assert (blank.last_saved, blank.last_error.deleted, blank.last_error.next_epoch) == (None, False, 3)
+        assert [entry.epoch for entry in client.checkpoints.list("a")] == [0, 1, 2]
+        saver = holdfast.CheckpointSaver(client.checkpoints, "a", lambda: b"state", start_epoch=3)
         saver.step()
         assert (saver.last_error, saver.epoch) == (None, 4)
         assert _loaded(client.checkpoints, "a") == b"state"

@@ -138,12 +138,61 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
         config.load({})
 
 
-@pytest.mark.parametrize("content", ["no toml", "colour = 'red'", "[s3]\nbucket = 'b'"])
-def test_a_wrong_file_is_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no toml", "config file {} is not TOML: Expected '=' after a key in a key/value pair (at line 1, column 4)"),
+        ("colour = 'red'", "unknown setting colour (in {})"),
+        ("[rpc]\ncolour = 'red'", "unknown setting rpc.colour (in {})"),
+        ("[rpc]\nmax_concurrent_calls = 0", "setting rpc.max_concurrent_calls: Input should be {} (in {})"),
+        ("listen = ['a:1', 'red']", "setting listen: 'red' is not host:port (in {})"),
+        ("blob_store = 'red'", "setting blob_store: Input should be a valid dictionary or {} (in {})"),
+        ("[s3]\nbucket = 'b'", "setting s3.bucket: 'b' is not a bucket's name: {} (in {})"),
+        ("[blob_store]\nbackend = 's3'", "setting blob_store.backend: 's3' needs {} (in {})"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_its_name(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "holdfast.toml"
     file.write_text(content)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as refused:
         config.load({}, file)
+    first, *_, last = message.split("{}")
+    assert str(refused.value).startswith(first)
+    assert str(refused.value).endswith(f"{file}{last}")
+
+
+def test_a_file_that_is_no_text_or_cannot_be_read_is_refused_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "holdfast.toml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=f"^config file {file} is not TOML: "):
+        config.load({}, file)
+    with pytest.raises(ConfigError, match=f"^config file {tmp_path} cannot be read: Is a directory$"):
+        config.load({}, tmp_path)
+
+
+def test_a_wrong_value_is_told_with_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "holdfast.toml"
+    file.write_text("http = 'of the file'\ndrain_seconds = -1")
+    monkeypatch.setenv("holdfast_http", "of the variable")
+    for flags, message in (
+        ({"http": "of the flag"}, "setting http: 'of the flag' is not host:port (option --http)"),
+        ({}, "setting http: 'of the variable' is not host:port (variable HOLDFAST_HTTP)"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            config.load(flags, file)
+        assert str(refused.value) == message
+    with pytest.raises(ConfigError) as refused:
+        config.load_file(file)
+    assert str(refused.value) == f"setting http: 'of the file' is not host:port (in {file})"
+
+
+def test_a_variable_with_a_section_and_no_object_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_BLOB_STORE", "red")
+    with pytest.raises(ConfigError) as refused:
+        config.load({})
+    assert (
+        str(refused.value) == "setting blob_store: it is a section, and no JSON object (variable HOLDFAST_BLOB_STORE)"
+    )
 
 
 def test_unknown_variables_are_told_and_known_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:

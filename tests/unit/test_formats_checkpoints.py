@@ -136,9 +136,12 @@ def test_the_reader_reads_all_that_a_server_seals(data_dir: Path) -> None:
 
 
 def test_the_pointer_of_a_room_that_was_begun_anew_says_what_was_deleted_as_described(data_dir: Path) -> None:
-    stored = (data_dir / "objects" / "tree" / "snapshots.d" / "anew.d" / "latest.f").read_bytes()
+    tree = data_dir / "objects" / "tree" / "snapshots.d"
     assert "`deleted-to`" in DOCUMENT
-    assert b"anew\x0a\x07\0deleted-to%d" % tombstone_of(5) in stored
+    assert "`deleted-by`" in DOCUMENT
+    assert b"\x0a\x07\0deleted-to%d" % tombstone_of(5) in (tree / "anew.d" / "latest.f").read_bytes()
+    for room in ("anew", "gone"):
+        assert b"\x0a\x20\0deleted-by" in (tree / f"{room}.d" / "latest.f").read_bytes()
     assert f"{GAP:,}" in DOCUMENT
 
 

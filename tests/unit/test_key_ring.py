@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -187,6 +188,28 @@ class TestChangesOfARing:
         for change in (ring.rotated, ring.retired, ring.readmitted):
             with pytest.raises(KeyRingError, match="0909090909090909 is not in the key ring"):
                 change(key(9).id)
+
+    def test_the_keys_of_another_ring_are_joined_and_none_of_them_signs_or_waits_to(self) -> None:
+        ring = KeyRing((key(1), key(2, SIGNING)), (b"x",))
+        other = KeyRing((key(3), key(4, SIGNING), key(5, RETIRED), key(1, RETIRED)), (b"y", b"x"))
+        joined = ring.joined(other)
+        assert joined == KeyRing((key(3), key(4), key(5, RETIRED), key(1), key(2, SIGNING)), (b"x", b"y"))
+        assert joined.signing == ring.signing
+        assert joined.next_signing is None
+        assert joined.joined(other) == joined
+        assert ring.joined(ring) == ring
+
+    def test_a_retired_key_that_another_ring_has_stays_retired(self) -> None:
+        ring = KeyRing((key(1, RETIRED), key(2, SIGNING)))
+        assert ring.joined(KeyRing((key(1, SIGNING),))) == ring
+
+    def test_another_key_with_the_same_id_is_refused(self) -> None:
+        forged = replace(key(1), secret=b"z" * 32)
+        with pytest.raises(
+            KeyRingError, match="0101010101010101 is in both key rings, and not the same one"
+        ) as refused:
+            KeyRing((key(1, SIGNING),)).joined(KeyRing((forged,)))
+        assert "zzz" not in str(refused.value)
 
     def test_a_legacy_secret_is_there_once(self) -> None:
         ring = KeyRing.fresh().with_legacy(b"one").with_legacy(b"two")

@@ -141,10 +141,15 @@ def test_a_write_that_may_have_been_done_makes_it_be_read_again(pointers: Pointe
         assert objects.calls["get"] in {1, 2}, "once, and once more before it is said that nothing was to be done"
 
 
-def test_a_seal_that_was_lost_and_stored_anew_is_named_anew(pointers: Pointers) -> None:
+def test_a_pointer_is_given_no_other_seal_of_its_epoch(pointers: Pointers, others: Pointers) -> None:
+    """What it names was said to be saved: where that is gone, nothing takes its place without a word."""
     move(pointers, 1)
-    moved, pointer = advance(pointers, 1, pointers.known(ROOM), bytes([9]) * 32)
-    assert (moved, pointer.epoch, pointer.tag) == (True, 1, bytes([9]) * 32)
+    for each, known in ((pointers, pointers.known(ROOM)), (others, None)):
+        with pytest.raises(BadPointer, match="a checkpoint of epoch 1 that is not there any more"):
+            advance(each, 1, known, bytes([9]) * 32)
+    found = pointers.read(ROOM)
+    assert found is not None
+    assert found.tag == seal_of(1)
 
 
 # Rollbacks.

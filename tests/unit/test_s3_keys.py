@@ -131,7 +131,8 @@ def test_a_key_and_a_file_with_it_are_an_error(load: Load, files: dict[str, str]
     for name in ("ACCESS_KEY", "SECRET_KEY", "SESSION_TOKEN"):
         message = refusal(load, {**PLACE, **files, f"HOLDFAST_S3__{name}": "hunter2"})
         setting = f"s3.{name.lower()}"
-        assert message == f"setting {setting}: {setting}_file is given, too; give one of them"
+        where = f"(variable HOLDFAST_S3__{name})"
+        assert message == f"setting {setting}: {setting}_file is given, too; give one of them {where}"
 
 
 def test_only_one_newline_is_taken_off(load: Load, files: dict[str, str]) -> None:
@@ -157,12 +158,13 @@ def test_a_file_without_a_key_is_an_error_that_names_setting_and_file(
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    assert refusal(load, {**PLACE, **files, **AWS}) == f"setting s3.{name.lower()}_file: {path} {says}"
+    where = f"(variable HOLDFAST_S3__{name}_FILE)"
+    assert refusal(load, {**PLACE, **files, **AWS}) == f"setting s3.{name.lower()}_file: {path} {says} {where}"
 
 
 def test_a_directory_is_no_file_with_a_key(load: Load, files: dict[str, str], tmp_path: Path) -> None:
     message = refusal(load, {**PLACE, **files, "HOLDFAST_S3__SECRET_KEY_FILE": str(tmp_path)})
-    assert message == f"setting s3.secret_key_file: {tmp_path} cannot be read: Is a directory"
+    assert message.startswith(f"setting s3.secret_key_file: {tmp_path} cannot be read: Is a directory (")
 
 
 # What shows

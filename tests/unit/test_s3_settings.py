@@ -126,26 +126,32 @@ def test_the_file_and_the_variables_make_one_section_and_the_variables_win(load:
         ("BUCKET", "Holdfast"),
         ("PREFIX", "/a"),
         ("REGION", "eu west"),
-        ("SECRETKEY", "hunter2"),
-        ("SECRET__KEY", "hunter2"),
     ],
 )
-def test_a_wrong_setting_is_named(load: Load, name: str, value: str) -> None:
+def test_a_wrong_setting_is_named_with_its_variable(load: Load, name: str, value: str) -> None:
     message = refusal(load, {**WHOLE, f"HOLDFAST_S3__{name}": value})
-    assert message.startswith(f"setting s3.{name.lower().partition('__')[0]}: ")
+    assert message.startswith(f"setting s3.{name.lower()}: ")
+    assert message.endswith(f" (variable HOLDFAST_S3__{name})")
     assert "Value error" not in message
+
+
+@pytest.mark.parametrize(("name", "setting"), [("SECRETKEY", "secretkey"), ("SECRET__KEY", "secret")])
+def test_an_unknown_setting_is_called_so_and_its_value_is_not_told(load: Load, name: str, setting: str) -> None:
+    message = refusal(load, {**WHOLE, f"HOLDFAST_S3__{name}": "hunter2"})
+    assert message == f"unknown setting s3.{setting} (variable HOLDFAST_S3__{name})"
 
 
 @pytest.mark.parametrize("value", ["", "hunter2", "[1]", '{"secret_key": "hunter2"', '{"secret_key": 2}'])
 def test_what_is_no_section_is_refused(load: Load, value: str) -> None:
-    assert "s3" in refusal(load, {"HOLDFAST_S3": value})
+    assert refusal(load, {"HOLDFAST_S3": value}).endswith(" (variable HOLDFAST_S3)")
 
 
 @pytest.mark.parametrize("line", ["secret_key = 2", 'colour = "hunter2"', 'bucket = "B"\nsecret_key = "hunter2"'])
 def test_a_wrong_section_of_the_file_is_refused(load: Load, tmp_path: Path, line: str) -> None:
     file = tmp_path / "holdfast.toml"
     file.write_text(f"[s3]\n{line}\n")
-    assert "setting s3." in refusal(load, {}, file)
+    assert "setting s3." in (message := refusal(load, {}, file))
+    assert message.endswith(f" (in {file})")
 
 
 # What is missing
@@ -200,7 +206,9 @@ def test_the_scheme_decides_about_tls(load: Load, endpoint: str, secure: str, fo
 def test_a_scheme_that_contradicts_the_setting_is_an_error(load: Load, scheme: str, secure: str) -> None:
     variables = {**WHOLE, "HOLDFAST_S3__ENDPOINT": f"{scheme}://minio", "HOLDFAST_S3__SECURE": secure}
     message = refusal(load, variables)
-    assert message == "setting s3.secure: it contradicts the scheme in setting s3.endpoint"
+    assert (
+        message == "setting s3.secure: it contradicts the scheme in setting s3.endpoint (variable HOLDFAST_S3__SECURE)"
+    )
     variables = {**without(variables, "HOLDFAST_S3__ENDPOINT"), "MINIO_ENDPOINT": f"{scheme}://minio"}
     assert "setting s3.secure" in (message := refusal(load, variables))
     assert "MINIO_ENDPOINT" in message
@@ -252,7 +260,10 @@ def test_keys_of_minio_never_go_to_aws(load: Load, source: dict[str, str]) -> No
 def test_a_region_that_aws_does_not_have_does_not_do_for_an_endpoint(load: Load) -> None:
     variables = {"HOLDFAST_S3__BUCKET": "holdfast", **KEYS}
     message = refusal(load, {**variables, "HOLDFAST_S3__REGION": "garage"})
-    assert message == "setting s3.region: 'garage' is not a region of AWS, and there is no endpoint"
+    assert (
+        message
+        == "setting s3.region: 'garage' is not a region of AWS, and there is no endpoint (variable HOLDFAST_S3__REGION)"
+    )
     assert refusal(load, {**variables, "AWS_REGION": "garage"}).startswith("variable AWS_REGION: 'garage'")
 
 
@@ -278,7 +289,7 @@ def test_the_region_is_the_nearest_that_is_known(load: Load, variables: dict[str
 def test_a_region_other_than_the_one_in_the_endpoint_is_an_error(load: Load) -> None:
     variables = {"HOLDFAST_S3__ENDPOINT": "s3.eu-west-1.amazonaws.com", "HOLDFAST_S3__REGION": "eu-west-2"}
     message = refusal(load, {**WHOLE, **variables})
-    assert message == "setting s3.region: eu-west-2 is not the region in setting s3.endpoint, eu-west-1"
+    assert message.startswith("setting s3.region: eu-west-2 is not the region in setting s3.endpoint, eu-west-1 (")
 
 
 def test_a_wrong_region_of_another_program_is_refused_by_its_name(load: Load) -> None:

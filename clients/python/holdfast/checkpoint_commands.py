@@ -21,8 +21,9 @@ from holdfast.checkpoint_descriptions import (
     skipped_line,
 )
 from holdfast.checkpoint_results import SaveOutcome
+from holdfast.checkpoints import Checkpoints
 from holdfast.descriptions import size_of
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, IntegrityFailed, NotFound, PointerInvalid
 from holdfast.exit_codes import EXIT_CONDITION, EXIT_DAMAGED, exit_code_of
 from holdfast.options import (
     STDIO,
@@ -69,11 +70,12 @@ def save(
 
     An epoch is never overwritten. What is there already with the same bytes is as good as stored; with other bytes the
     exit code is 4, and where it is damaged 5: then nothing was stored, and the message names the epoch to go on at.
+    --replace-damaged-pointer without --epoch saves above the newest checkpoint that is good.
     """
     session: Session = context.obj
     data: Data = sys.stdin.buffer if source == STDIO else Path(source)
     with session.connect() as client:
-        at = client.checkpoints.next_epoch(room) if epoch is None else epoch
+        at = _next_epoch(client.checkpoints, room, replaces=replace_damaged_pointer) if epoch is None else epoch
         with progress_bar(source) as progress:
             saved = client.checkpoints.save(
                 room,
@@ -95,6 +97,24 @@ def save(
         details: dict[str, str | None] = {"room_id": room, "epoch": str(at), "next_epoch": str(saved.next_epoch)}
         session.output.error(refusal_line(room, at, saved), code, details=details)
         raise typer.Exit(code)
+
+
+def _next_epoch(checkpoints: Checkpoints, room: str, *, replaces: bool) -> int:
+    """Return the epoch to go on at, also (`replaces`) where the pointer cannot tell it."""
+    try:
+        return checkpoints.next_epoch(room)
+    except PointerInvalid as damage:
+        if not replaces:
+            raise
+        try:
+            with checkpoints.load(room, fallback=True) as reader:
+                known = reader.info.next_epoch
+        except (IntegrityFailed, NotFound):  # none is good
+            known = None
+        if known is None:
+            why = f"{damage.message}. Give --epoch, above all that `holdfast checkpoint ls` shows"
+            raise PointerInvalid(damage.reason, why, damage.details) from damage
+        return known
 
 
 @checkpoint.command()

@@ -1,6 +1,6 @@
 """Saving a room every so often, and once more when it closes: what a game server does with CheckpointStore.
 
-latest = client.checkpoints.load("duel-7", fallback=True)  # or NotFound: a new room
+latest = client.checkpoints.load("duel-7", fallback=True)  # or NotFound: a new room, unless it has a `next_epoch`
 room = Room(latest.read())
 saver = CheckpointSaver(client.checkpoints, "duel-7", room.to_bytes, start_epoch=latest.info.next_epoch)
 with saver:  # saves in a thread of its own
@@ -20,8 +20,8 @@ from typing import Protocol, Self
 
 from holdfast.checkpoint_results import Saved
 from holdfast.checkpoint_writer import CheckpointWriter, Store
-from holdfast.errors import DeadlineExceeded, HoldfastError
-from holdfast.retrying import PASSING
+from holdfast.errors import DeadlineExceeded
+from holdfast.retrying import PASSING, may_pass
 
 PERIOD_SECONDS = 30.0
 JITTER = 0.1
@@ -29,7 +29,7 @@ SAVE_TIMEOUT_SECONDS = 30.0
 DRAIN_TIMEOUT_SECONDS = 60.0
 
 _PASSING = (*PASSING, DeadlineExceeded)
-"""After these the same save is tried again soon; after others in the next period."""
+"""After these the same save is tried again soon; after others in the next period. A drain has none: see `may_pass`."""
 
 _FIRST_BACKOFF_SECONDS = 1.0
 """On top of the client's own tries."""
@@ -68,7 +68,7 @@ class Drained:
 class CheckpointSaver:
     """Saves the state of one room every period, at most one save at a time, and never holds its caller up.
 
-    `snapshot()` returns the state, in the saver's thread; one that fails is a failed save. `start_epoch` is
+    `snapshot()` returns the state, as bytes, in the saver's thread; one that fails is a failed save. `start_epoch` is
     `next_epoch` of the checkpoint that the room was restored from, or 0 for a new room; None: the server is asked. The
     epoch advances only after success: the payload is there, and the room's pointer names it. A save that fails is tried
     again at the same epoch, with the state of then: soon if that may help, else in the next period. An epoch that is
@@ -79,6 +79,14 @@ class CheckpointSaver:
     epoch 0, that is the end: it stops, `last_error` is the `EpochTooOld` that says `deleted`, and `drain` tells it and
     saves nothing. To begin the room anew on purpose, take a new saver with that error's `next_epoch`, or None, as
     `start_epoch`. A saver that has saved nothing yet, of a new room, goes on above what was deleted by itself.
+
+    **A room that lost its pointer is not begun over what it has.** If a saver that has saved nothing yet finds
+    checkpoints that are not its own, at `start_epoch` or above, or any with None, and no pointer, its state is older
+    than theirs, as far as anybody can tell. It stops in the same way; the `EpochTooOld` is not `deleted`. So does the
+    slower of two that begin a room in the same moment. Load the room with `fallback`, and take a new saver with what
+    that says; or to begin all the same, with the error's `next_epoch`. Where there is a pointer it goes on at
+    `next_epoch`, above another writer's, since this is no lock. But until its first success `on_failure` is told of
+    everything that is passed by so.
 
     An idle room is not saved: `changed()` says whether the state is another one than at the last `snapshot()`, or with
     `only_when_marked` it is saved if `mark_changed` was called since; else the bytes are compared with the last ones.
@@ -114,7 +122,7 @@ class CheckpointSaver:
         self.room_id = room_id
         self.last_saved: Saved | None = None
         self.last_error: BaseException | None = None
-        self._writer = CheckpointWriter(checkpoints, room_id, writer_id, start_epoch)
+        self._writer = CheckpointWriter(checkpoints, room_id, writer_id, start_epoch, self._tell)
         self._snapshot = snapshot
         self._changed = changed
         self._only_when_marked = only_when_marked
@@ -150,7 +158,7 @@ class CheckpointSaver:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether no periodic save begins any more: it was stopped or drained, or its room was deleted."""
+        """Whether no periodic save begins any more: it was stopped or drained, or stopped by itself."""
         return self._stopping.is_set()
 
     def mark_changed(self) -> None:
@@ -193,9 +201,10 @@ class CheckpointSaver:
     def drain(self, timeout: float = DRAIN_TIMEOUT_SECONDS) -> Drained:
         """Stop the periodic saves, wait for the one at work, and save once more, also an idle room.
 
-        At a higher epoch than all that were saved before; not a room that was deleted. What fails and may pass is tried
-        again until `timeout` seconds are over. After that nothing is saved any more; a save whose answer has not come
-        may still become one. Draining again tells the same.
+        At a higher epoch than all that were saved before; not a room whose saver stopped by itself. What fails is tried
+        again until `timeout` seconds are over, but for what no repetition mends, such as a store that is read-only:
+        `retrying.may_pass` has which. After that nothing is saved any more; a save whose answer has not come may still
+        become one. Draining again tells the same.
         """
         deadline = self._clock.monotonic() + timeout
         self.stop()
@@ -250,7 +259,7 @@ class CheckpointSaver:
         """Save the state of now; None: it is the one that was saved last."""
         self._is_unsaved = True
         self._marked.clear()  # before the state is taken: what changes from here on is for the next save
-        payload = self._snapshot()
+        payload = self._state()
         digest = sha256(payload).digest()
         compares = self._changed is None and not self._only_when_marked
         if compares and digest == self._saved_sha256 and not even_if_same:
@@ -264,23 +273,28 @@ class CheckpointSaver:
         self._failures = 0
         return saved
 
+    def _state(self) -> bytes:
+        state: object = self._snapshot()
+        if not isinstance(state, bytes | bytearray | memoryview):
+            kind = type(state).__name__
+            raise TypeError(f"snapshot() of room {self.room_id!r} has to return the state as bytes, not {kind}")
+        return bytes(state)  # a copy of what the caller could change
+
     def _saved_once_more(self, deadline: float) -> Drained:
-        if self._writer.ended_by is not None:
-            return Drained(None, self._writer.ended_by)
+        if (ended_by := self._writer.ended_by) is not None:
+            return Drained(None, ended_by)
         failures = 0
         while True:
             try:
                 return Drained(self._save(deadline, even_if_same=True), None)
-            except _PASSING as error:
+            except Exception as error:  # noqa: BLE001 (as in `step`)
                 self._failed(error)
                 pause = self._pause_after(error, failures)
-                if self._drained is not None or self._clock.monotonic() + pause >= deadline:
+                is_over = self._drained is not None or self._clock.monotonic() + pause >= deadline
+                if is_over or self._writer.ended_by is not None or not may_pass(error):
                     return Drained(None, error)
                 failures += 1
                 self._clock.wait(threading.Event(), pause)
-            except Exception as error:  # noqa: BLE001 (as in `step`)
-                self._failed(error)
-                return Drained(None, error)
 
     def _left(self, deadline: float) -> float:
         """Return the seconds left. Raises `DeadlineExceeded` if none are, or who drains has waited in vain."""
@@ -296,11 +310,14 @@ class CheckpointSaver:
         if isinstance(error, _PASSING):
             self._due = min(self._due, self._clock.monotonic() + self._pause_after(error, self._failures))
             self._failures += 1
+        self._tell(error)
+
+    def _tell(self, error: BaseException) -> None:
         if self._on_failure is not None:
             with suppress(Exception):  # it is told, and what it makes of that is its own
                 self._on_failure(error)
 
-    def _pause_after(self, error: HoldfastError, failures: int) -> float:
+    def _pause_after(self, error: Exception, failures: int) -> float:
         backoff = min(self._period, _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 32))
         advised = error.retry_after_seconds if isinstance(error, PASSING) else None
         return max(advised or 0.0, backoff * (0.5 + self._random() / 2))

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
@@ -33,9 +34,10 @@ class SaverOptions(TypedDict, total=False):
 class CheckpointSavers:
     """Savers of a node's rooms: each room as by a `CheckpointSaver`, at most `threads` of them at a time.
 
-    The savers of all rooms have the `options` given here, unless the room has its own. It works from the first room on.
-    A room whose saver is stopped, as after the room was deleted, is kept until `remove` or `drain` tells what became of
-    it. As a context manager it drains at the end.
+    The savers of all rooms have the `options` given here, unless the room has its own. `on_room_failure(room_id,
+    error)` is what tells of the rooms that have no `on_failure`, whose `error` alone does not say of which room it is.
+    It works from the first room on. A room whose saver is stopped, as after the room was deleted, is kept until
+    `remove` or `drain` tells what became of it. As a context manager it drains at the end.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class CheckpointSavers:
         checkpoints: Store,
         *,
         threads: int = _THREADS,
+        on_room_failure: Callable[[str, BaseException], None] | None = None,
         clock: Clock | None = None,
         **options: Unpack[SaverOptions],
     ) -> None:
         self._checkpoints = checkpoints
         self._clock = clock or SystemClock()
         self._options = options
+        self._on_room_failure = on_room_failure
         self._workers = ThreadPoolExecutor(threads, "checkpoint-saver")
         self._lock = threading.Lock()
         """Of all that follows; held for moments only."""
@@ -64,7 +68,10 @@ class CheckpointSavers:
 
         Its saver's `step` and `start` are not to be called; its `mark_changed` is.
         """
-        saver = CheckpointSaver(self._checkpoints, room_id, snapshot, clock=self._clock, **(self._options | options))
+        chosen: SaverOptions = self._options | options
+        if self._on_room_failure is not None and chosen.get("on_failure") is None:
+            chosen["on_failure"] = partial(self._on_room_failure, room_id)
+        saver = CheckpointSaver(self._checkpoints, room_id, snapshot, clock=self._clock, **chosen)
         with self._lock:
             if self._is_stopped or room_id in self._savers:
                 raise ValueError(f"room {room_id!r} is saved already" if room_id in self._savers else "it was drained")

@@ -1,6 +1,7 @@
 """Writing one state of a room after the other: at which epoch, and what counts as written."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Protocol
 
 from holdfast.checkpoint_results import Saved, SaveOutcome
@@ -9,6 +10,7 @@ from holdfast.errors import (
     ConcurrentModification,
     EpochTooOld,
     HoldfastError,
+    NotFound,
     SealKeyUnavailable,
     SealTooNew,
 )
@@ -23,8 +25,8 @@ class Store(Protocol):
     def save(self, room_id: str, epoch: int, source: bytes, *, writer_id: str, timeout: float | None) -> Saved:
         """Store a checkpoint."""
 
-    def next_epoch(self, room_id: str, *, timeout: float | None) -> int:
-        """Return the epoch to go on at."""
+    def next_epoch(self, room_id: str, *, need_pointer: bool, timeout: float | None) -> int:
+        """Return the epoch to go on at. `NotFound`: it is beyond checkpoints that no pointer names, and need be."""
 
 
 class CheckpointWriter:
@@ -36,13 +38,26 @@ class CheckpointWriter:
 
     A room that is deleted once it was written here, or restored (`epoch` was above 0), is not brought back: `ended_by`
     is the refusal then, and nothing is to be written any more. One that is about to begin does so above what was
-    deleted.
+    deleted. Nor is the first state written over a room that has no pointer, but checkpoints at `epoch` or above that
+    are not of this writer: nobody can tell that they are not newer. Whatever else is in the way of the first state is
+    passed by, as it is later, but `passed_by` is told of it: it may be that another writer has the room.
     """
 
-    def __init__(self, store: Store, room_id: str, writer_id: str, epoch: int | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        room_id: str,
+        writer_id: str,
+        epoch: int | None,
+        passed_by: Callable[[HoldfastError], None] = lambda _: None,
+    ) -> None:
         self.epoch = epoch
         self.ended_by: EpochTooOld | None = None
+        self._passed_by = passed_by
         self._is_begun = bool(epoch)
+        self._has_written = False
+        self._tried: set[bytes] = set()
+        """SHA-256 of the states that may be there since a try, until one is written."""
         self._store = store
         self._room_id = room_id
         self._writer_id = writer_id
@@ -55,7 +70,9 @@ class CheckpointWriter:
         tried.
         """
         if self.epoch is None:
-            self.epoch = self._store.next_epoch(self._room_id, timeout=seconds_left())
+            self.epoch = self._asked(seconds_left())
+        if not self._has_written:
+            self._tried.add(sha256(payload).digest())
         tried = 0
         while True:
             epoch = self.epoch
@@ -67,18 +84,41 @@ class CheckpointWriter:
                 problem, next_epoch = error, self._way_on(error)
             else:
                 problem, next_epoch = self._problem(saved, epoch), saved.next_epoch
+                self._check_pointer(saved)
             self.epoch = max(epoch + 1, next_epoch)
             if problem is None:
-                self._is_begun = True
+                self._is_begun = self._has_written = True
+                self._tried.clear()
                 return saved
             tried += 1
             if tried == _MOST_EPOCHS:
                 raise problem
+            if not self._has_written:
+                self._passed_by(problem)
+
+    def _asked(self, timeout: float) -> int:
+        try:
+            return self._store.next_epoch(self._room_id, need_pointer=not self._has_written, timeout=timeout)
+        except NotFound as error:
+            self.ended_by = EpochTooOld("EPOCH_TOO_OLD", error.message, error.details)
+            raise self.ended_by from error
+
+    def _check_pointer(self, saved: Saved) -> None:
+        """Refuse to go on where the first state finds its epoch taken in a room without a pointer."""
+        if self._has_written or saved.is_there or saved.latest_epoch >= 0:
+            return
+        there = saved.checkpoint
+        if there is None or there.sha256 not in self._tried:
+            message = f"room {self._room_id!r} has no pointer, but checkpoints up to epoch {saved.next_epoch - 1}"
+            details = {"room_id": self._room_id, "next_epoch": str(saved.next_epoch)}
+            self.ended_by = EpochTooOld("EPOCH_TOO_OLD", message, details)
+            raise self.ended_by
 
     def _way_on(self, error: EpochTooOld | SealKeyUnavailable | SealTooNew) -> int:
         """Return the epoch to go on at after this refusal, or raise it."""
         if isinstance(error, EpochTooOld):
-            if error.deleted and self._is_begun:
+            # Who has written goes on: what he has is no blank state, whatever became of the pointer.
+            if self._is_begun if error.deleted else not self._has_written:
                 self.ended_by = error
                 raise error
             if error.next_epoch is None:

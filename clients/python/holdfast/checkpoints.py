@@ -1,5 +1,6 @@
 """Checkpoints of rooms: sealed, numbered by epochs, and never rolled back unnoticed."""
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 
@@ -97,15 +98,15 @@ class Checkpoints(Snapshots):
         """Open a checkpoint for reading, the latest unless an epoch is given; the caller closes it.
 
         `fallback`: where it is not good, the newest good one that is older comes instead; `info.skipped` says what was
-        passed over, and `info.next_epoch` where to go on. Raises `NotFound`, `EpochTooOld` (there is none as new as
-        `min_epoch`), `SealInvalid`, `PointerInvalid`, `IntegrityFailed`, `SealKeyUnavailable`.
+        passed over, and `info.next_epoch` where to go on. Raises `NotFound` (a new room, unless it has a `next_epoch`:
+        then it was deleted; or it has lost its pointer, and `fallback` finds it), `EpochTooOld` (there is none as new
+        as `min_epoch`), `SealInvalid`, `PointerInvalid`, `IntegrityFailed`, `SealKeyUnavailable`.
         """
         with checked():
-            request = pb.LoadCheckpointRequest(room_id=room_id, epoch=epoch, min_epoch=min_epoch, fallback=fallback)
+            asked = pb.LoadCheckpointRequest(room_id=room_id, epoch=epoch, min_epoch=min_epoch, fallback=fallback)
 
         def start(known: Checkpoint | None) -> tuple[Checkpoint, Incoming[pb.CheckpointInfo]]:
-            if known is not None:  # once more, and just that one
-                request.CopyFrom(pb.LoadCheckpointRequest(room_id=room_id, epoch=known.epoch))
+            request = asked if known is None else pb.LoadCheckpointRequest(room_id=room_id, epoch=known.epoch)
             incoming = Incoming(self._calls, self._stub.LoadCheckpoint(request), f"room {room_id!r}")
             return checkpoint(incoming.info), incoming
 
@@ -128,16 +129,21 @@ class Checkpoints(Snapshots):
         calls = self._calls if timeout is None else self._calls.within(timeout)
         return checkpoint(calls.unary(self._stub.StatCheckpoint, request).checkpoint)
 
-    def next_epoch(self, room_id: str, *, timeout: float | None = None) -> int:
+    def next_epoch(self, room_id: str, *, need_pointer: bool = False, timeout: float | None = None) -> int:
         """Return the epoch to go on at, which is above all that exist: 0 for a new room.
 
-        Also well above what was deleted with the room, and above what a room has that lost its pointer. Where the
-        latest checkpoint is damaged it is only the one above that. Raises what `stat` raises but `NotFound`.
+        Also well above what was deleted with the room, and above what a room has that lost its pointer; with
+        `need_pointer` that is `NotFound`, with the `next_epoch`: what such a room has is covered by what is saved
+        above, so load it first, with `fallback`. Where the latest checkpoint is damaged it is only the one above that.
+        Raises what `stat` raises, but `NotFound` only then.
         """
         try:
             known = self.stat(room_id, timeout=timeout)
         except NotFound as error:
-            return error.next_epoch or 0  # told of a room that was deleted, or has lost its pointer
+            epoch_after = error.next_epoch or 0  # told of a room that was deleted, or has lost its pointer
+            if need_pointer and epoch_after and self._has_any_below(room_id, epoch_after, timeout):
+                raise
+            return epoch_after
         except PointerInvalid:
             raise
         except IntegrityFailed as error:
@@ -145,6 +151,18 @@ class Checkpoints(Snapshots):
                 raise
             return int(epoch) + 1
         return known.epoch + 1 if known.next_epoch is None else known.next_epoch
+
+    def _has_any_below(self, room_id: str, epoch: int, timeout: float | None) -> bool:
+        """Tell whether a room has a checkpoint below an epoch. What was deleted is not listed."""
+        calls = self._calls if timeout is None else self._calls.within(timeout)
+        request = pb.ListCheckpointsRequest(room_id=room_id, page_size=1)
+        while True:
+            page = calls.unary(self._stub.ListCheckpoints, request)
+            if page.checkpoints:
+                return page.checkpoints[0].epoch < epoch
+            if not page.next_page_token:
+                return False
+            request.page_token = page.next_page_token
 
     def list(self, room_id: str, *, from_epoch: int = 0, page_size: int = 0) -> Iterator[CheckpointEntry]:
         """Yield the checkpoints of a room by rising epoch, asking for pages as it goes.
@@ -222,12 +240,12 @@ class Checkpoints(Snapshots):
         For a while it can be begun anew only from `next_epoch` on, well above all that were deleted: a save below, as
         by who has not heard of it, is `EpochTooOld`. Deleting once more removes what late saves left. `without_key`:
         also where the key is not available that its pointer is sealed with; make sure that it is lost for good, and not
-        the wrong key ring that is in place. Raises `ConcurrentModification`, `ReadOnly`, `SealKeyUnavailable`. After a
-        broken call just call again, as is done if nothing was told: then it may be another try, whose answer was lost,
-        that the sums and `existed` lack.
+        the wrong key ring that is in place. Raises `ConcurrentModification`, `ReadOnly`, `SealKeyUnavailable`. A call
+        that broke before anything was told is made again, under one id: it deletes nothing of a room that was begun
+        anew in between. The sums may lack what the broken one deleted.
         """
         with checked():
-            request = pb.DeleteRoomRequest(room_id=room_id, without_key=without_key)
+            request = pb.DeleteRoomRequest(room_id=room_id, without_key=without_key, request_id=uuid.uuid4().hex)
         for sums in all_received(self._calls, lambda: self._stub.DeleteRoom(request)):
             deleted = DeletedRoom(sums.deleted, sums.existed, sums.next_epoch)
             if sums.done:

@@ -4,12 +4,13 @@ HoldfastError
 ├── InvalidArgument          mend the request: `field` says where, the message says which rule; or ask for less:
 │   │                        request or answer is larger than gRPC's limit for a message (`RESOURCE_EXHAUSTED`)
 │   └── BrokenUpload         send it again, whole: what arrived is not what was declared
-├── NotFound                 it is not there; a room that was deleted, or lost its pointer, goes on at `next_epoch`
+├── NotFound                 it is not there. A room with a `next_epoch` is no new one: it was deleted, or lost its
+│                            pointer; to load what that one still has, fall back
 ├── RangeNotSatisfiable      ask for other bytes: `size_bytes` is what there is
 ├── AlreadyExists            the name is taken: `etag` and `sha256` (hex) of what is there are in `details`
 ├── PreconditionFailed       read the fresh state first
-├── EpochTooOld              go on at a higher epoch, `next_epoch`: with a room that was `deleted` only to begin it
-│                            anew; or there is none as new as `min_epoch`
+├── EpochTooOld              go on at a higher epoch, `next_epoch`: with a room that was `deleted`, or lost its pointer
+│                            before you had saved it, only to begin it anew; or there is none as new as `min_epoch`
 ├── SealKeyUnavailable       an operator has to add the sealing key: nothing is damaged. A save goes on at `next_epoch`
 ├── SealTooNew               an operator has to update the server: the same
 ├── ConditionUnsupported     do without: this store cannot keep the condition
@@ -76,7 +77,7 @@ class NotFound(HoldfastError):
 
     @property
     def next_epoch(self) -> int | None:
-        """The epoch to go on at, of a room that was deleted or has lost its pointer; None: there is nothing of it."""
+        """Above all that there was of a room that was deleted or has lost its pointer; None: there is nothing of it."""
         return _next_epoch(self)
 
 

@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from holdfast.errors import Overloaded, Unavailable
+from holdfast.errors import (
+    BrokenUpload,
+    ConditionUnsupported,
+    InvalidArgument,
+    Overloaded,
+    ReadOnly,
+    SealTooNew,
+    Unavailable,
+)
 
 T = TypeVar("T")
 
@@ -21,6 +29,25 @@ MAX_TIMEOUT_SECONDS = 1e9
 
 PASSING = (Unavailable, Overloaded)
 """The failures after which the same call may succeed."""
+
+_LASTING = (InvalidArgument, ReadOnly, ConditionUnsupported, SealTooNew, TypeError, ValueError)
+"""What the request, the store, or this version of the server would have to be another one for; the last two are a
+program's own mistakes: a state of the wrong kind, a client that is closed."""
+
+_LASTING_REASONS = {"UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"}
+"""The same, as gRPC itself or a proxy says it."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether the same call may end otherwise within a minute, for who would rather try in vain than give up.
+
+    So of everything but what is known to last: also of a full disk or spool (others may free it, or it is pruned), of
+    races lost, calls cancelled and faults of the server, of keys, credentials and buckets (they are mended while the
+    server runs), of a damage that may be one of reading, and of what a program's own callables raise.
+    """
+    if isinstance(error, BrokenUpload):  # sent once more it may arrive whole
+        return True
+    return not isinstance(error, _LASTING) and getattr(error, "reason", None) not in _LASTING_REASONS
 
 
 @dataclass(frozen=True, slots=True)

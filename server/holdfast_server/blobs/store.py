@@ -18,6 +18,7 @@ from holdfast_server.errors import (
     NotFound,
     PreconditionFailed,
     Reason,
+    StorageFull,
 )
 from holdfast_server.objects.base import (
     NO_ATTRIBUTES,
@@ -79,6 +80,22 @@ class BlobStore:
         `InvalidArgument`, `AlreadyExists` (ALREADY_EXISTS, CONTENT_CONFLICT), `PreconditionFailed`, and what
         `ObjectStore.put` raises.
         """
+        try:
+            return self._put(address, parts, declared, condition, attributes)
+        except StorageFull as full:
+            if full.reason is not Reason.SPOOL_FULL:
+                raise
+            message = f"{full.message}; an upload whose header declares its sha256 needs no room there"
+            raise StorageFull(message, full.reason) from full
+
+    def _put(
+        self,
+        address: Address,
+        parts: Iterable[Chunk | Declared],
+        declared: Declared,
+        condition: Condition,
+        attributes: Attributes,
+    ) -> Put:
         if isinstance(address, BlobKey):
             body = Body(parts, declared, max_bytes=self.max_blob_bytes)
             info = self._objects.put(address.object_key, body, condition=condition, attributes=attributes)

@@ -44,6 +44,14 @@ def listed(given: tuple[str, ...]) -> dict[str, str]:
     return {GIVEN_AWAY: " ".join(given)} if given else {}
 
 
+def kept(footer: Footer) -> dict[str, str]:
+    """Return the entries with which what stands for a snapshot goes on under another key.
+
+    Its own mark is made with the key that sealed it; in the list each has the id of its key.
+    """
+    return {CONFIRMED: footer.subject.metadata.get(CONFIRMED, ""), **listed(given_away(footer))}
+
+
 def is_among(given: tuple[str, ...], ring: KeyRing, room: RoomId, writer_id: str, sha256: bytes) -> bool:
     """Tell whether a payload is what this writer hibernated before, and another one has.
 

@@ -1,6 +1,7 @@
 """The deletion of a room: a tombstone takes its pointer's place, and goes in its time, after what came too late."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -50,15 +51,15 @@ class Deleting:
         self._checkpoints = checkpoints
         self._metrics = metrics
 
-    def delete_room(self, room: RoomId, *, without_key: bool = False) -> Iterator[Deletion]:
+    def delete_room(self, room: RoomId, *, without_key: bool = False, request_id: str = "") -> Iterator[Deletion]:
         """Do what `CheckpointStore.delete_room` promises."""
-        tombstone, existed = self._bury(room, without_key=without_key)
-        if tombstone is None:
+        pointer, existed = self._bury(room, request_id, without_key=without_key)
+        if pointer is None:
             yield Deletion(0, existed=False, next_epoch=0, is_done=True)
             return
-        progress = Deletion(0, existed, tombstone.next_epoch)
+        progress = Deletion(0, existed, pointer.next_epoch)
         yield progress
-        for epoch, _ in epochs_of(self._objects, room, up_to=tombstone.epoch):
+        for epoch, _ in epochs_of(self._objects, room, up_to=pointer.floor):
             calls.check("deleting a room")
             if self._objects.delete(room.epoch_key(epoch)):
                 progress = replace(progress, deleted=progress.deleted + 1)
@@ -66,19 +67,21 @@ class Deleting:
                     yield progress
         yield replace(progress, is_done=True)
 
-    def _bury(self, room: RoomId, *, without_key: bool) -> tuple[Pointer | None, bool]:
-        """Return the room's tombstone, and whether this made it; None: there is nothing to delete."""
+    def _bury(self, room: RoomId, request_id: str, *, without_key: bool) -> tuple[Pointer | None, bool]:
+        """Return the room's tombstone, and whether this request made it; None: there is nothing to delete.
+
+        Where this request is repeated, and the room was begun anew in between, the pointer that it has now.
+        """
         for _ in range(_TRIES):
-            known: Pointer | BadPointer | None
-            try:
-                known = self._pointers.read(room)
-            except BadPointer as bad:
-                known = bad  # whoever deletes a room need not know what it was
-            except (SealKeyUnavailable, SealTooNew) as error:
-                if not without_key:
-                    raise
-                known = self._pointers.unread(room, error)
+            known = self._met(room, without_key=without_key)
             seen = known if isinstance(known, Pointer) else self._pointers.furthest(room)
+            if (
+                request_id
+                and seen is not None
+                and seen.deletion == request_id
+                and (known is seen or not seen.is_deleted)
+            ):
+                return seen, True
             highest = highest_epoch(self._objects, room, -1 if seen is None else seen.epoch)
             if known is None and highest < 0:
                 return None, False
@@ -90,18 +93,32 @@ class Deleting:
                     return known, False
             try:
                 # Also over a tombstone: above it lies what a save left that was broken off.
-                return self._pointers.bury(room, epoch, known), not is_deleted
+                return self._pointers.bury(room, epoch, known, request_id), not is_deleted
             except ConcurrentModification:
                 continue  # it was saved meanwhile
         message = f"room {room.text!r} was saved each time that it was to be deleted"
         raise ConcurrentModification(message, room_id=room.text)
 
-    def tidy_tombstones(self, age: timedelta) -> int:
+    def _met(self, room: RoomId, *, without_key: bool) -> Pointer | BadPointer | None:
+        """Return the pointer, whatever it is: whoever deletes a room need not know what it was."""
+        try:
+            return self._pointers.read(room)
+        except BadPointer as bad:
+            return bad
+        except (SealKeyUnavailable, SealTooNew) as error:
+            if not without_key:
+                _advise(error)
+                raise
+            return self._pointers.unread(room, error)
+
+    def tidy_tombstones(self, age: timedelta, renew: Callable[[Pointer], bool] = lambda _pointer: False) -> int:
         """Remove the tombstones that are older than that, and return how many; their rooms' epochs begin anew.
 
         What saves have left that came too late, up to the epoch of a tombstone, goes after an hour; so does what a
         deletion has left that broke off, where the room was begun anew. What lies above a tombstone is left for who
         deletes the room once more: it may be what a room is begun anew with.
+
+        `renew` is shown each pointer that stays, and tells whether it replaced it by the same.
         """
         removed = 0
         failures = Failures()
@@ -110,17 +127,25 @@ class Deleting:
             try:
                 # Not what was rolled back: behind an old tombstone that was put there is a room that lives.
                 pointer = self._pointers.read(room, remember=False)
-                if pointer is not None and pointer.is_deleted:
-                    removed += self._tidy(pointer, age)
-                elif pointer is not None and pointer.floor != NO_FLOOR:
-                    self._tidy_below(pointer)
+                if pointer is not None:
+                    removed += self._tidied(pointer, age, renew)
                 failures.forget()
-            except ConditionUnsupported:
-                continue  # then it stays: what was replaced meanwhile must not go
             except HoldfastError as error:
                 self._metrics.report(error)
                 failures.count(error)
         return removed
+
+    def _tidied(self, pointer: Pointer, age: timedelta, renew: Callable[[Pointer], bool]) -> bool:
+        """Tidy up behind a pointer, and tell whether it was a tombstone that went."""
+        if not pointer.is_deleted:
+            if not renew(pointer) and pointer.floor != NO_FLOOR:
+                self._tidy_below(pointer)
+            return False
+        with suppress(ConditionUnsupported):  # then it stays: what was replaced meanwhile must not go
+            if self._tidy(pointer, age):
+                return True
+        renew(pointer)
+        return False
 
     def _tidy(self, tombstone: Pointer, age: timedelta) -> bool:
         room, now = tombstone.room, self._objects.now()
@@ -144,3 +169,10 @@ class Deleting:
             record = entry.record
             if epoch <= pointer.floor and record is not None and record.update_time < settled:
                 sweep(self._objects, pointer.room.epoch_key(epoch), record.etag)
+
+
+def _advise(error: HoldfastError) -> None:
+    """Say how a room is deleted all the same whose key is lost."""
+    if isinstance(error, SealKeyUnavailable):
+        how = "without_key (`holdfast checkpoint rm --without-key`)"
+        error.message += f"; {how} deletes a room whose key is lost for good"

@@ -1,4 +1,7 @@
-"""What is done now and then: old checkpoints are pruned, if that is configured, and old tombstones removed."""
+"""What is done now and then: old checkpoints are pruned, if that is configured, and old tombstones removed.
+
+What stays of tombstones, pointers and wake marks is sealed with the signing key, where an older one sealed it.
+"""
 
 import logging
 import random
@@ -60,12 +63,21 @@ class Housekeeping:
         with calls.working_for(Call(is_active=lambda: not self._closing.is_set())):
             if self._clock() >= self._tombstones_due:
                 self._tombstones_due = self._clock() + self._tombstones_seconds
-                removed = self._store.deleting.tidy_tombstones(self._tombstone_age)
-                removed += self._store.snapshots.lists.remove_given_up(self._tombstone_age)
-                if removed:
-                    _log.info("Old tombstones were removed", extra={"fields": {"tombstones": removed}})
+                self._tidy_tombstones()
             if self._retention is not None:
                 self._prune(self._retention)
+
+    def _tidy_tombstones(self) -> None:
+        resealing = self._store.resealing()
+        try:
+            removed = self._store.deleting.tidy_tombstones(self._tombstone_age, resealing.pointer)
+            marks = resealing.mark if resealing.is_of_use else None
+            removed += self._store.snapshots.lists.remove_given_up(self._tombstone_age, marks)
+            if removed:
+                _log.info("Old tombstones were removed", extra={"fields": {"tombstones": removed}})
+        finally:
+            if resealing.count:
+                _log.info("Pointers were sealed with the signing key", extra={"fields": {"objects": resealing.count}})
 
     def _prune(self, retention: Retention) -> None:
         sums = Pruned()

@@ -4,54 +4,39 @@ A server that runs takes up a change by itself. Run them as the user that the se
 """
 
 import json
-import os
-import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from holdfast_server import config
-from holdfast_server.checkpoints import key_file
+from holdfast_server.checkpoints import key_file, key_options
 from holdfast_server.checkpoints.key_document import time_text
 from holdfast_server.checkpoints.key_file import KeyRingMissing
+from holdfast_server.checkpoints.key_options import Config, DataDir, Id, KeyRingPath, failures_told, ring_path
 from holdfast_server.checkpoints.key_ring import MIN_KEY_BYTES, KeyRing, KeyRingError, KeyState, SealKey
-from holdfast_server.config import ConfigError
+from holdfast_server.checkpoints.key_usage_commands import usage
 from holdfast_server.objects.filesystem.disk import make_directory
 
-_EXIT_FAILURE = 1
-_ID = re.compile(r"[0-9a-fA-F]{16}")
 _MAX_LEGACY_BYTES = 64 << 10
 """Far above the longest secret: what is longer is some other file."""
 
+_WHAT_IT_DOES = {KeyState.VERIFYING: "verifies", KeyState.RETIRED: "is retired"}
+
 _keys = typer.Typer(help="Make, list and rotate the keys that checkpoints are sealed with.", no_args_is_help=True)
-
-
-def _key_id(text: str) -> bytes:
-    if not _ID.fullmatch(text):
-        raise typer.BadParameter("it is not 16 hex digits, as `keys list` shows it")
-    return bytes.fromhex(text)
-
-
-_KeyRingPath = Annotated[Path | None, typer.Option(help="The file with the keys. Without it: the one `serve` uses.")]
-_DataDir = Annotated[Path | None, typer.Option(help="The data directory, as for `serve`.")]
-_Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings, as for `serve`.")]
-_Id = Annotated[bytes, typer.Argument(metavar="ID", parser=_key_id, help="The key, as `keys list` shows it.")]
 
 
 def register(cli: typer.Typer) -> None:
     """Add the commands."""
     cli.add_typer(_keys, name="keys")
+    _keys.command("usage")(usage)
 
 
 @_keys.command("generate")
-def _generate(key_ring: _KeyRingPath = None, data_dir: _DataDir = None, config_file: _Config = None) -> None:
+def _generate(key_ring: KeyRingPath = None, data_dir: DataDir = None, config_file: Config = None) -> None:
     """Make the key ring with a key that signs; where there is one, add a key that waits for `rotate`."""
-    with _failures_told():
-        path = _path(key_ring, data_dir, config_file)
+    with failures_told():
+        path = ring_path(key_ring, data_dir, config_file)
         make_directory(path.parent)
         fresh = KeyRing.fresh()
         if key_file.create(path, fresh):
@@ -67,14 +52,14 @@ def _generate(key_ring: _KeyRingPath = None, data_dir: _DataDir = None, config_f
 @_keys.command("list")
 def _list(
     *,
-    key_ring: _KeyRingPath = None,
-    data_dir: _DataDir = None,
-    config_file: _Config = None,
+    key_ring: KeyRingPath = None,
+    data_dir: DataDir = None,
+    config_file: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON document.")] = False,
 ) -> None:
     """List the keys in the order in which they came: id, state, and when they were made."""
-    with _failures_told():
-        path = _path(key_ring, data_dir, config_file)
+    with failures_told():
+        path = ring_path(key_ring, data_dir, config_file)
         ring = key_file.read(path)
     rows = [(key.id.hex(), key.state.value, time_text(key.create_time)) for key in ring.keys]
     if as_json:
@@ -93,13 +78,13 @@ def _rotate(
         bytes | None,
         typer.Argument(
             metavar="[ID]",
-            parser=_key_id,
+            parser=key_options.key_id,
             help="The key. Without it: the last verifying one that came after the signing one, or else a new one.",
         ),
     ] = None,
-    key_ring: _KeyRingPath = None,
-    data_dir: _DataDir = None,
-    config_file: _Config = None,
+    key_ring: KeyRingPath = None,
+    data_dir: DataDir = None,
+    config_file: Config = None,
 ) -> None:
     """Make another key sign; the one that signed before verifies. Nothing that is stored needs to be written again."""
     spare = SealKey.fresh(KeyState.VERIFYING)
@@ -110,8 +95,8 @@ def _rotate(
         waiting = ring.next_signing
         return ring.rotated(waiting.id) if waiting else ring.with_key(spare).rotated(spare.id)
 
-    with _failures_told():
-        before, after = key_file.change(_path(key_ring, data_dir, config_file), rotated)
+    with failures_told():
+        before, after = key_file.change(ring_path(key_ring, data_dir, config_file), rotated)
     old = [key.id.hex() for key in before.keys if key.state is KeyState.SIGNING]
     new = after.signing.id.hex()
     if old == [new]:
@@ -126,16 +111,17 @@ def _rotate(
 @_keys.command("retire")
 def _retire(
     *,
-    key_id: _Id,
+    key_id: Id,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    key_ring: _KeyRingPath = None,
-    data_dir: _DataDir = None,
-    config_file: _Config = None,
+    key_ring: KeyRingPath = None,
+    data_dir: DataDir = None,
+    config_file: Config = None,
 ) -> None:
-    """Stop reading what a key sealed. Its secret stays in the file: `readmit` takes this back."""
-    with _failures_told():
-        path = _path(key_ring, data_dir, config_file)
+    """Stop reading what a key sealed: `usage` tells what that is. Its secret stays in the file for `readmit`."""
+    with failures_told():
+        path = ring_path(key_ring, data_dir, config_file)
         key_file.read(path).retired(key_id)  # what is refused is not asked for
+        typer.echo(f"`holdfast-server keys usage {key_id.hex()}` tells what it sealed of what is stored", err=True)
         if not yes:
             _confirm(f"Nothing that key {key_id.hex()} sealed can be read any more. Retire it?")
         key_file.change(path, lambda ring: ring.retired(key_id))
@@ -143,25 +129,52 @@ def _retire(
 
 
 @_keys.command("readmit")
-def _readmit(
-    key_id: _Id, key_ring: _KeyRingPath = None, data_dir: _DataDir = None, config_file: _Config = None
-) -> None:
+def _readmit(key_id: Id, key_ring: KeyRingPath = None, data_dir: DataDir = None, config_file: Config = None) -> None:
     """Make a retired key verify again."""
-    with _failures_told():
-        key_file.change(_path(key_ring, data_dir, config_file), lambda ring: ring.readmitted(key_id))
+    with failures_told():
+        key_file.change(ring_path(key_ring, data_dir, config_file), lambda ring: ring.readmitted(key_id))
     typer.echo(f"key {key_id.hex()} verifies")
+
+
+@_keys.command("add")
+def _add(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Another key ring: as it was before it was lost, say.")],
+    key_ring: KeyRingPath = None,
+    data_dir: DataDir = None,
+    config_file: Config = None,
+) -> None:
+    """Add the keys of another key ring, to read what they sealed. None of them signs; a retired one stays retired."""
+    with failures_told():
+        path = ring_path(key_ring, data_dir, config_file)
+        key_file.read(path)  # so that of two that are not there this one is named
+        try:
+            other = key_file.read(file)
+        except KeyRingMissing as missing:
+            raise KeyRingError(str(missing)) from None  # there is nothing to make
+        before, after = key_file.change(path, lambda ring: ring.joined(other))
+    known = {key.id for key in before.keys}
+    for key in after.keys:
+        if key.id not in known:
+            typer.echo(f"key {key.id.hex()} was added, and {_WHAT_IT_DOES[key.state]}")
+    for key in other.keys:
+        if key.id in known:
+            typer.echo(f"key {key.id.hex()} was there already")
+    if before.legacy != after.legacy:
+        typer.echo(f"legacy secrets added: {len(after.legacy) - len(before.legacy)}")
+    if before != after:
+        typer.echo("give the key ring to every server")
 
 
 @_keys.command("add-legacy")
 def _add_legacy(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="Holds the secret; a newline at its end is no part.")],
-    key_ring: _KeyRingPath = None,
-    data_dir: _DataDir = None,
-    config_file: _Config = None,
+    key_ring: KeyRingPath = None,
+    data_dir: DataDir = None,
+    config_file: Config = None,
 ) -> None:
     """Add the secret with which an older system sealed, to read what it wrote (`checkpoint_store.legacy`)."""
-    with _failures_told():
-        path = _path(key_ring, data_dir, config_file)
+    with failures_told():
+        path = ring_path(key_ring, data_dir, config_file)
         secret = _legacy_secret(file)
         before, after = key_file.change(path, lambda ring: ring.with_legacy(secret))
     typer.echo(f"the legacy secret {'was there already' if before == after else 'is in the key ring'}")
@@ -188,33 +201,3 @@ def _confirm(question: str) -> None:
         raise KeyRingError(f"{question} There is no terminal to ask at: give --yes")
     if not typer.confirm(question):
         raise KeyRingError("nothing was changed")
-
-
-def _path(key_ring: Path | None, data_dir: Path | None, config_file: Path | None) -> Path:
-    """Return where the ring is that `serve` would use. Raises `ConfigError`."""
-    if key_ring is not None:
-        return key_ring
-    flags = {} if data_dir is None else {"data_dir": data_dir}
-    found = config.load(flags, config_file).checkpoint_store.key_ring
-    if found is None:
-        raise ConfigError("setting checkpoint_store.key_ring: it is not given, and neither is a data directory")
-    return found
-
-
-@contextmanager
-def _failures_told() -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        _fail(str(error), os.EX_CONFIG)
-    except KeyRingMissing as error:
-        _fail(f"{error}: `holdfast-server keys generate` makes one", _EXIT_FAILURE)
-    except KeyRingError as error:
-        _fail(str(error), _EXIT_FAILURE)
-    except OSError as error:
-        _fail(": ".join(str(part) for part in (error.filename, error.strerror) if part), _EXIT_FAILURE)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"holdfast-server: {message}", err=True)
-    raise typer.Exit(code)

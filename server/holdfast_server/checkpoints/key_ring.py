@@ -114,9 +114,11 @@ class KeyRing:
         """Return the key that sealed something, if it may be verified with it. Raises `SealKeyUnavailable`."""
         found = next((key for key in self.keys if key.id == key_id), None)
         if found is None:
-            raise SealKeyUnavailable(f"sealing key {key_id.hex()} is not in the key ring", key_id=key_id.hex())
+            message = f"sealing key {key_id.hex()} is not in the key ring: bring back the ring that has it"
+            raise SealKeyUnavailable(f"{message} (`holdfast-server keys add`)", key_id=key_id.hex())
         if found.state is KeyState.RETIRED:
-            raise SealKeyUnavailable(f"sealing key {key_id.hex()} is retired", key_id=key_id.hex())
+            back = f"`holdfast-server keys readmit {key_id.hex()}` takes that back"
+            raise SealKeyUnavailable(f"sealing key {key_id.hex()} is retired: {back}", key_id=key_id.hex())
         return found
 
     @property
@@ -136,6 +138,21 @@ class KeyRing:
     def with_key(self, key: SealKey) -> Self:
         """Return the ring with one more key."""
         return replace(self, keys=(*self.keys, key))
+
+    def joined(self, other: Self) -> Self:
+        """Return the ring with another one's keys as well, none of which signs, and its legacy secrets.
+
+        They stand before its own, so that none of them waits to sign. What it has already keeps its state.
+        """
+        own = {key.id: key for key in self.keys}
+        added = []
+        for key in other.keys:
+            if (known := own.get(key.id)) is None:
+                added.append(replace(key, state=KeyState.VERIFYING if key.state is KeyState.SIGNING else key.state))
+            elif known.secret != key.secret:
+                raise KeyRingError(f"sealing key {key.id.hex()} is in both key rings, and not the same one")
+        legacy = tuple(secret for secret in other.legacy if secret not in self.legacy)
+        return replace(self, keys=(*added, *self.keys), legacy=(*self.legacy, *legacy))
 
     def with_legacy(self, secret: bytes) -> Self:
         """Return the ring with one more legacy secret; with the same ones if it has it already."""

@@ -34,7 +34,9 @@ def read_pointer(room: RoomId, data: bytes, info: ObjectInfo) -> Pointer:
         epoch = None
     if epoch is None:
         raise SealBroken("it is neither sealed nor the name of a checkpoint of this room")
-    return Pointer(room, epoch, LEGACY_TAG, is_deleted=False, etag=info.etag, update_time=info.update_time)
+    return Pointer(
+        room, epoch, LEGACY_TAG, is_deleted=False, etag=info.etag, update_time=info.update_time, is_plain=True
+    )
 
 
 class LegacyTags:

@@ -120,7 +120,7 @@ class Loading:
             place.check_min(epoch, min_epoch)
             try:
                 place.check_not_deleted(epoch)
-                checkpoint, payload = self._checkpoints.open(place.room, epoch, place.tag_of(epoch))
+                checkpoint, payload = self._checkpoints.open(place.room, epoch, place.tag_of(epoch), leaves=True)
             except ObjectNotFound:
                 if is_latest and epoch == start and place.has_moved():
                     raise _Pruned from None

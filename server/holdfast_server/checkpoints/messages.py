@@ -58,11 +58,13 @@ def min_epoch(request: pb.LoadCheckpointRequest | pb.StatCheckpointRequest) -> i
 
 def save_options(header: pb.SaveCheckpointHeader) -> SaveOptions:
     """Read how to save. Raises `InvalidArgument` (INVALID_METADATA, INVALID_WRITER, INVALID_EPOCH)."""
-    expected = header.if_latest_epoch if header.HasField("if_latest_epoch") else None
+    expected = None
+    if header.HasField("if_latest_epoch"):
+        expected = checked_epoch(header.if_latest_epoch, "if_latest_epoch", least=NO_CHECKPOINT)
     return SaveOptions(
         metadata=Attributes(metadata=dict(header.metadata)).metadata,
         writer_id=checked_writer(header.writer_id),
-        if_latest_epoch=expected if expected == NO_CHECKPOINT else _optional_epoch(expected, "if_latest_epoch"),
+        if_latest_epoch=expected,
         require_new=header.require_new,
         replace_damaged_pointer=header.replace_damaged_pointer,
     )
@@ -234,7 +236,3 @@ def _describe(info: pb.CheckpointInfo | pb.SnapshotInfo, footer: Footer) -> None
     info.create_time.CopyFrom(timestamp(footer.create_time))
     info.key_id = footer.head.key_id.hex()
     info.encrypted = footer.head.is_encrypted
-
-
-def _optional_epoch(value: int | None, field: str) -> int | None:
-    return None if value is None else checked_epoch(value, field)

@@ -1,8 +1,9 @@
 """What shellcade wrote becomes what we write, in its place, while servers that read the older forms go on serving it.
 
-First every flat snapshot, sealed where ours lie, since some stores list nothing below it; then every checkpoint, sealed
-under its own name; and then the pointers, each with the seal of the checkpoint that it names. Each step is one
-conditional put that changes nothing of what a load finds, so it may end anywhere and begin again.
+First every flat snapshot, sealed where ours lie, since some stores list nothing below it; then of each room the
+checkpoint that its pointer names, under its own name, and the pointer with the seal of that; and then every other
+checkpoint. So no plain pointer is left where anything else of its room is sealed, which would be held against it. Each
+step is one conditional put that changes nothing of what a load finds, so it may end anywhere and begin again.
 """
 
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ class Migration:
         self._legacy = LegacyTags(keys)
         self._pointers = Pointers(objects, keys, read_legacy=read_pointer)
         self._checkpoints = Checkpoints(objects, keys, waiting_room, self._legacy)
+        self._named: dict[str, Done] = {}
+        """The checkpoints that were sealed before their pointers."""
 
     def phases(self) -> Iterator[Iterator[Task]]:
         """Yield sets of tasks; each needs those before it to be done."""
@@ -78,9 +81,8 @@ class Migration:
             yield self._flats(seen)
             if self._plan.dry_run or self._objects.describe().nested_keys:
                 break  # else what was hidden by those may hide others
-        pointers: list[RoomId] = []
-        yield self._checkpoints_found(pointers)
-        yield (partial(self._attempted, room.pointer_key.text, partial(self._pointer, room)) for room in pointers)
+        yield self._pointers_found()
+        yield self._checkpoints_found()
 
     def _flats(self, seen: set[str]) -> Iterator[Task]:
         """Yield a task for each flat snapshot that was not seen yet."""
@@ -93,19 +95,29 @@ class Migration:
             else:
                 yield partial(self._attempted, name, partial(self._flat, room))
 
-    def _checkpoints_found(self, pointers: list[RoomId]) -> Iterator[Task]:
-        """Yield a task for each checkpoint, and note whose pointers there are."""
+    def _pointers_found(self) -> Iterator[Task]:
+        """Yield a task for each pointer."""
         for name in self._names():
-            if (found := room_in(name)) is None:
+            if (found := room_in(name)) is None or found[1]:
+                continue
+            try:
+                room = RoomId(found[0])
+            except InvalidArgument as broken:
+                yield partial(failure, name, broken.message)
+            else:
+                yield partial(self._attempted, name, partial(self._pointer, room))
+
+    def _checkpoints_found(self) -> Iterator[Task]:
+        """Yield a task for each checkpoint."""
+        for name in self._names():
+            if (found := room_in(name)) is None or not found[1]:
                 continue
             try:
                 room = RoomId(found[0])
             except InvalidArgument as broken:
                 yield partial(failure, name, broken.message)
                 continue
-            if not found[1]:
-                pointers.append(room)
-            elif (epoch := epoch_in(name, room)) is not None:
+            if (epoch := epoch_in(name, room)) is not None:
                 yield partial(self._attempted, name, partial(self._checkpoint, room, epoch))
             else:
                 yield partial(failure, name, "its epoch is higher than one can be")
@@ -132,6 +144,8 @@ class Migration:
 
     def _checkpoint(self, room: RoomId, epoch: int) -> Done:
         key = room.epoch_key(epoch)
+        if (done := self._named.pop(key.text, None)) is not None:
+            return done
         with self._objects.get(key, Tail(len(END_MAGIC))) as reader:
             if b"".join(chunk.data for chunk in reader) == END_MAGIC:
                 return Done(key.text, Outcome.PRESENT)
@@ -160,6 +174,8 @@ class Migration:
         if pointer.is_deleted or pointer.tag != LEGACY_TAG:
             return Done(name, Outcome.PRESENT)
         try:
+            if not self._plan.dry_run and (done := self._checkpoint(room, pointer.epoch)).outcome is Outcome.REPLACED:
+                self._named[done.name] = done
             checkpoint = self._checkpoints.stat(room, pointer.epoch)
         except ObjectNotFound:
             if self._pointers.read(room) != pointer:

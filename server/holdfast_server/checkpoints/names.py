@@ -11,6 +11,8 @@ from holdfast_server.objects.key import MAX_KEY_BYTES, ObjectKey
 
 MAX_ROOM_ID_BYTES = 512
 MAX_EPOCH = (1 << 63) - 2
+MAX_RISE = 1 << 62
+"""How far above what was deleted a room can be saved: a save by mistake at the end of all epochs would close it."""
 """So that the next one is a number of 64 bits, too."""
 
 MAX_WRITER_CHARACTERS = 128
@@ -28,6 +30,7 @@ LATEST = "latest"
 
 _EPOCH = re.compile(r"[0-9]{20}\Z")
 _WRITER = re.compile(r"[\x20-\x7e]{0,128}\Z")
+_REQUEST_ID = re.compile(r"[\x20-\x7e]{0,64}\Z")
 _SEGMENT_CHARACTERS = 199
 """Of the longest segment of a key, less the mark of one that goes on."""
 _GOES_ON = "%"
@@ -118,12 +121,12 @@ class RoomId:
         return InvalidArgument(Reason.INVALID_ROOM, self.field, f"{name} {rule}")
 
 
-def checked_epoch(epoch: int | None, field: str = "epoch") -> int:
-    """Return an epoch: 0 to 2^63 - 2. Raises `InvalidArgument` (INVALID_EPOCH)."""
+def checked_epoch(epoch: int | None, field: str = "epoch", *, least: int = 0) -> int:
+    """Return an epoch: `least` to 2^63 - 2. Raises `InvalidArgument` (INVALID_EPOCH)."""
     if epoch is None:
         raise InvalidArgument(Reason.INVALID_EPOCH, field, f"{field} is not set")
-    if not 0 <= epoch <= MAX_EPOCH:
-        rule = "is negative" if epoch < 0 else f"is above {MAX_EPOCH}"
+    if not least <= epoch <= MAX_EPOCH:
+        rule = f"is above {MAX_EPOCH}" if epoch > MAX_EPOCH else f"is below {least}" if least else "is negative"
         raise InvalidArgument(Reason.INVALID_EPOCH, field, f"{field} {epoch} {rule}")
     return epoch
 
@@ -134,6 +137,14 @@ def checked_writer(writer_id: str) -> str:
         rule = f"at most {MAX_WRITER_CHARACTERS} printable ASCII characters"
         raise InvalidArgument(Reason.INVALID_WRITER, "writer_id", f"writer_id {writer_id[:80]!r} is not {rule}")
     return writer_id
+
+
+def checked_request_id(request_id: str) -> str:
+    """Return a request's id: at most 64 printable ASCII characters. Raises `InvalidArgument` (INVALID_CONDITION)."""
+    if not _REQUEST_ID.match(request_id):
+        message = f"request_id {request_id[:80]!r} is not at most 64 printable ASCII characters"
+        raise InvalidArgument(Reason.INVALID_CONDITION, "request_id", message)
+    return request_id
 
 
 def epoch_in(name: str, room: RoomId) -> int | None:

@@ -25,7 +25,12 @@ from holdfast_server.checkpoints.segments import decrypted
 from holdfast_server.errors import Reason, Unavailable
 from holdfast_server.objects.base import ObjectReader
 from holdfast_server.objects.body import PIECE_BYTES, Chunk, Sha256
-from holdfast_server.objects.spool import SpooledFile
+from holdfast_server.objects.spool import DEFAULT_SPOOL_BYTES, Room, SpooledFile
+
+_FULL = (
+    "{size} more bytes do not fit beside what waits in the spool for its readers: {used} of {most}, three quarters of "
+    "spool_max_bytes, are taken; try it again later, or have spool_max_bytes raised"
+)
 
 
 class OpensFiles(Protocol):
@@ -36,15 +41,29 @@ class OpensFiles(Protocol):
 
 
 class WaitingRoom:
-    """Where payloads wait: up to `memory_bytes` of each in memory, and larger ones in the spool."""
+    """Where payloads wait: up to `memory_bytes` of each in memory, and larger ones in the spool of `spool_bytes`.
 
-    def __init__(self, spool: OpensFiles, memory_bytes: int) -> None:
+    Those that wait for their readers may take three quarters of it: readers that take their time, or take nothing any
+    more, must leave room for those who save.
+    """
+
+    def __init__(self, spool: OpensFiles, memory_bytes: int, spool_bytes: int = DEFAULT_SPOOL_BYTES) -> None:
         self._spool = spool
+        self._for_readers = Room(spool_bytes * 3 // 4, _FULL)
         self.memory_bytes = memory_bytes
 
     def take(self, size_bytes: int, stack: ExitStack) -> "Waiting":
         """Return room for so many bytes, given back with the stack. Raises `Unavailable`."""
         return _InMemory() if size_bytes <= self.memory_bytes else stack.enter_context(self._spool.open())
+
+    def reserve(self, size_bytes: int, stack: ExitStack) -> None:
+        """Set aside what a payload will take until its reader is done: whole, so that none is read in vain.
+
+        It is given back with the stack. Raises `StorageFull` (SPOOL_FULL).
+        """
+        if size_bytes > self.memory_bytes:
+            self._for_readers.take(size_bytes)
+            stack.callback(self._for_readers.give_back, size_bytes)
 
 
 class Waiting(Protocol):
@@ -125,15 +144,23 @@ class OpenLegacy(Protocol):
 
 
 def open_payload(
-    reader: ObjectReader, room: WaitingRoom, keys: Keys, expected: SealedAs, *, legacy: OpenLegacy | None = None
+    reader: ObjectReader,
+    room: WaitingRoom,
+    keys: Keys,
+    expected: SealedAs,
+    *,
+    legacy: OpenLegacy | None = None,
+    leaves: bool = False,
 ) -> Payload:
     """Read an object whole, and verify that it is what was sealed for just this; the caller closes both.
 
-    `legacy`: what verifies an object without a seal; None: that is damage. Raises `SealBroken`, `SealKeyUnavailable`,
-    `StorageFull` (SPOOL_FULL), and what the reader raises.
+    `legacy`: what verifies an object without a seal; None: that is damage. `leaves`: it will wait for a reader. Raises
+    `SealBroken`, `SealKeyUnavailable`, `StorageFull` (SPOOL_FULL), and what the reader raises.
     """
     with ExitStack() as stack:
         size = reader.info.size_bytes
+        if leaves:
+            room.reserve(size, stack)
         waiting = room.take(size, stack)
         sha256 = Sha256()
         stack.callback(sha256.close)

@@ -1,7 +1,7 @@
 """What the bytes of a room's pointer say: its sealed form, as `docs/formats.md` has it."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from holdfast_server.checkpoints import seal
@@ -24,6 +24,8 @@ _DELETED = 2
 _NO_TAG = bytes(seal.TAG_BYTES)
 _DELETED_TO = "deleted-to"
 """The metadata entry of a pointer that has a floor."""
+_DELETED_BY = "deleted-by"
+"""That of a tombstone, or of a pointer that has a floor, where the request of the deletion had an id."""
 
 MAX_POINTER_BYTES = seal.HEAD_BYTES + _PAYLOAD.size + seal.MAX_FOOTER_BYTES
 
@@ -45,10 +47,13 @@ class Said:
     tag: bytes = b""
     is_deleted: bool = False
     floor: int = NO_FLOOR
+    deletion: str = ""
 
     def sealed(self, key: SealKey) -> bytes:
         """Return it in its sealed form."""
         metadata = {} if self.is_deleted or self.floor == NO_FLOOR else {_DELETED_TO: str(self.floor)}
+        if self.deletion:
+            metadata[_DELETED_BY] = self.deletion
         subject = Subject(self.room.text, self.epoch, metadata=metadata)
         payload = _PAYLOAD.pack(_DELETED if self.is_deleted else _LIVE, self.tag or _NO_TAG)
         return seal.seal_bytes(key, Purpose.POINTER, subject, payload, datetime.now(UTC))[0]
@@ -56,7 +61,14 @@ class Said:
     def stored(self, info: ObjectInfo) -> Pointer:
         """Return it as it was stored."""
         floor = self.epoch if self.is_deleted else self.floor
-        return Pointer(self.room, self.epoch, self.tag, self.is_deleted, info.etag, info.update_time, floor)
+        return Pointer(
+            self.room, self.epoch, self.tag, self.is_deleted, info.etag, info.update_time, floor, self.deletion
+        )
+
+
+def is_tombstone(sealed: bytes) -> bool:
+    """Tell whether a whole sealed pointer is a tombstone; it is not verified."""
+    return sealed[seal.HEAD_BYTES : seal.HEAD_BYTES + 1] == bytes([_DELETED])
 
 
 def opened(sealed: bytes, keys: Keys, room: RoomId, info: ObjectInfo) -> Pointer:
@@ -64,5 +76,6 @@ def opened(sealed: bytes, keys: Keys, room: RoomId, info: ObjectInfo) -> Pointer
     payload, footer = seal.open_bytes(sealed, keys, Purpose.POINTER, room.text)
     state, tag = _PAYLOAD.unpack(payload)
     floor = int(footer.subject.metadata.get(_DELETED_TO, NO_FLOOR))
-    said = Said(room, footer.subject.epoch, tag if tag != _NO_TAG else b"", state == _DELETED, floor)
-    return said.stored(info)
+    deletion = footer.subject.metadata.get(_DELETED_BY, "")
+    said = Said(room, footer.subject.epoch, tag if tag != _NO_TAG else b"", state == _DELETED, floor, deletion)
+    return replace(said.stored(info), key_id=footer.head.key_id)

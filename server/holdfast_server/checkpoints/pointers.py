@@ -17,10 +17,12 @@ from holdfast_server import calls
 from holdfast_server.checkpoints import seal
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.limits import DEFAULT_TOMBSTONE_SECONDS
-from holdfast_server.checkpoints.names import RoomId
+from holdfast_server.checkpoints.names import RoomId, epoch_in
+from holdfast_server.checkpoints.plain_pointers import check_plain
 from holdfast_server.checkpoints.pointer_form import MAX_POINTER_BYTES, Said, opened
 from holdfast_server.checkpoints.seal import SealBroken
 from holdfast_server.checkpoints.seen_pointers import NO_FLOOR, Pointer, SeenPointers
+from holdfast_server.checkpoints.unreadable import unreadable_named
 from holdfast_server.errors import (
     ConcurrentModification,
     EpochTooOld,
@@ -59,12 +61,13 @@ class Target:
     def needs(self, pointer: Pointer) -> bool:
         """Tell whether the pointer has to be moved to name it.
 
-        An epoch is stored once: one that was lost, and stored anew, is named anew. What an older system wrote has no
-        tag, and takes from no pointer the one that it binds.
+        An epoch is stored once, and named once: no pointer is given another seal than the one that it binds.
         """
-        if pointer.epoch != self.epoch or pointer.is_deleted:
-            return pointer.epoch < self.epoch
-        return LEGACY_TAG not in (self.tag, pointer.tag) and self.tag != pointer.tag
+        return pointer.epoch < self.epoch
+
+    def is_other_than(self, pointer: Pointer) -> bool:
+        """Tell whether the pointer names this epoch, and another checkpoint. What has no seal cannot be told apart."""
+        return pointer.names(self.epoch) and LEGACY_TAG not in (self.tag, pointer.tag) and self.tag != pointer.tag
 
 
 class BadPointer(PointerInvalid):
@@ -121,14 +124,18 @@ class Pointers:
         """
         furthest = self._seen.furthest(room)
         pointer = self.look(room)
-        is_behind = furthest is not None and (pointer is None or pointer.rank < furthest.rank)
+        is_behind = furthest is not None and (pointer is None or pointer.is_behind(furthest))
         if furthest is not None and is_behind and not self._is_over(furthest):
             self._seen.doubt(room)
             where = f"{'deleted up to' if furthest.is_deleted else 'at'} epoch {furthest.epoch}"
             seen = f"and this server has seen it {where}"
             if pointer is None:
                 raise BadPointer(room, f"is gone, {seen}", CreateOnly())
-            raise BadPointer(room, f"names epoch {pointer.epoch}, {seen}: it was rolled back", IfMatch(pointer.etag))
+            if pointer.is_plain and not furthest.is_plain:
+                raise BadPointer(room, f"is plain text, {seen}, sealed", IfMatch(pointer.etag))
+            hint = "; files put back undo no deletion: delete it again and save it anew" if furthest.is_deleted else ""
+            what = f"names epoch {pointer.epoch}, {seen}: it was rolled back{hint}"
+            raise BadPointer(room, what, IfMatch(pointer.etag))
         if is_behind:
             self._seen.forget(room)
         self._observed(room, pointer, remember=remember)
@@ -144,7 +151,8 @@ class Pointers:
                 if info.size_bytes > MAX_POINTER_BYTES:
                     raise SealBroken("it is too long for a pointer")
                 data = b"".join(chunk.data for chunk in reader)
-            return self._decoded(room, data, info)
+            with unreadable_named(f"the latest pointer of room {room.text!r}", room):
+                return self._decoded(room, data, info)
         except ObjectNotFound:
             return None
         except (SealBroken, IntegrityFailed) as error:
@@ -209,6 +217,9 @@ class Pointers:
                     check(known)
                     if target.epoch <= known.floor:
                         raise deleted(room, target.epoch, known)
+                    if target.is_other_than(known):
+                        what = f"names a checkpoint of epoch {known.epoch} that is not there any more"
+                        raise BadPointer(room, what, IfMatch(known.etag))
                     return False, known
                 # What was remembered may be gone by now, and an answer that rests on it has to be true.
                 known, is_fresh = self.read(room), True
@@ -216,8 +227,7 @@ class Pointers:
             check(known)
             try:
                 condition: Condition = CreateOnly() if known is None else IfMatch(known.etag)
-                floor = NO_FLOOR if known is None else known.floor
-                return True, self._write(Said(room, target.epoch, target.tag, floor=floor), condition)
+                return True, self._write(_saying(target, known), condition)
             except (ObjectExists, PreconditionFailed, ConcurrentModification, IntegrityFailed) as lost:
                 known, is_fresh = self.read(room), True
                 if isinstance(lost, ConcurrentModification):
@@ -228,22 +238,21 @@ class Pointers:
     def _replace(self, target: Target, bad: BadPointer) -> Pointer:
         room = target.room
         try:
-            said = Said(room, target.epoch, target.tag, floor=self.floor(room))
-            return self._write(said, self._still(room, bad))
+            return self._write(_saying(target, self.furthest(room)), self._still(room, bad))
         except (ObjectExists, PreconditionFailed):
             message = f"room {room.text!r}: its damaged pointer was replaced by others"
             raise ConcurrentModification(message, room_id=room.text) from None
 
-    def bury(self, room: RoomId, epoch: int, known: Pointer | BadPointer | None) -> Pointer:
+    def bury(self, room: RoomId, epoch: int, known: Pointer | BadPointer | None, deletion: str = "") -> Pointer:
         """Replace the pointer, if it is still the known one, by a tombstone at this epoch: see `tombstone_epoch`.
 
-        Raises `ConcurrentModification` if it is another one.
+        `deletion`: the id of the request, or empty. Raises `ConcurrentModification` if it is another one.
         """
         condition: Condition = CreateOnly()
         try:
             if known is not None:
                 condition = self._still(room, known) if isinstance(known, BadPointer) else IfMatch(known.etag)
-            return self._write(Said(room, epoch, is_deleted=True), condition)
+            return self._write(Said(room, epoch, is_deleted=True, deletion=deletion), condition)
         except (ObjectExists, PreconditionFailed):
             message = f"room {room.text!r} was saved while it was deleted"
             raise ConcurrentModification(message, room_id=room.text) from None
@@ -274,7 +283,7 @@ class Pointers:
 
     def rewrite(self, pointer: Pointer, tag: bytes) -> Pointer:
         """Write the pointer of an older system in its new form, if it is still this one."""
-        return self._write(Said(pointer.room, pointer.epoch, tag, floor=pointer.floor), IfMatch(pointer.etag))
+        return self._write(_saying(Target(pointer.room, pointer.epoch, tag), pointer), IfMatch(pointer.etag))
 
     def _write(self, said: Said, condition: Condition) -> Pointer:
         sealed = said.sealed(self._keys.ring.signing)
@@ -288,9 +297,16 @@ class Pointers:
         return pointer
 
     def _decoded(self, room: RoomId, data: bytes, info: ObjectInfo) -> Pointer:
-        if self._read_legacy is not None and not data.startswith(seal.MAGIC):
-            return self._read_legacy(room, data, info)
-        return opened(data, self._keys, room, info)
+        if data.startswith(seal.MAGIC):
+            return opened(data, self._keys, room, info)
+        if self._read_legacy is None:
+            if epoch_in(data.decode(errors="replace"), room) is not None:
+                raise SealBroken("it is in the form of shellcade, and checkpoint_store.legacy is off")
+            return opened(data, self._keys, room, info)
+        pointer = self._read_legacy(room, data, info)
+        if self._seen.furthest(room) != pointer:  # else it was looked into
+            check_plain(self._objects, pointer)
+        return pointer
 
     def _observed(self, room: RoomId, pointer: Pointer | None, *, remember: bool = True) -> None:
         with self._observing:  # so that what is told comes in the order in which it was seen
@@ -304,6 +320,12 @@ class Pointers:
             seconds=self._forget_seconds - min(_CLOCKS_SECONDS, self._forget_seconds / 10)
         )
         return tombstone.is_deleted and tombstone.update_time < oldest
+
+
+def _saying(target: Target, before: Pointer | None) -> Said:
+    """Return what names a checkpoint, and goes on with what was deleted before."""
+    floor, deletion = (NO_FLOOR, "") if before is None else (before.floor, before.deletion)
+    return Said(target.room, target.epoch, target.tag, floor=floor, deletion=deletion)
 
 
 def deleted(room: RoomId, epoch: int, pointer: Pointer) -> EpochTooOld:

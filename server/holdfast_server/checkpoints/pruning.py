@@ -13,7 +13,14 @@ from holdfast_server.checkpoints.names import RoomId
 from holdfast_server.checkpoints.pointers import Pointers
 from holdfast_server.checkpoints.reading import Checkpoints, Failures
 from holdfast_server.checkpoints.sweeping import PROGRESS, is_latest_good, sweep
-from holdfast_server.errors import HoldfastError, IntegrityFailed, InvalidArgument, NotFound, Reason
+from holdfast_server.errors import (
+    HoldfastError,
+    IntegrityFailed,
+    InvalidArgument,
+    NotFound,
+    PreconditionFailed,
+    Reason,
+)
 from holdfast_server.objects.base import EntryRecord, ObjectNotFound, ObjectStore
 
 _LOOKED_AT = 8
@@ -112,6 +119,9 @@ class Pruning:
             condemned = self._outside(room, older, retention, keep)
         # What was deleted with the room goes, whatever is to be kept.
         condemned = [(epoch, record) for epoch, record in found if epoch <= pointer.floor and record] + condemned
+        if condemned and pointer.is_plain:
+            message = f"the latest pointer of room {room.text!r} is plain text: migrate the room before it is pruned"
+            raise PreconditionFailed(Reason.PRECONDITION_FAILED, message, room_id=room.text)
         if condemned and not is_latest_good(self._pointers, self._checkpoints, pointer):
             condemned = []  # the pointer has moved on: the next time will do
         yield Pruned(kept=1 + len(found) - len(condemned))

@@ -20,6 +20,7 @@ from holdfast_server.checkpoints.seal import (
     SealBroken,
     SealedAs,
 )
+from holdfast_server.checkpoints.unreadable import unreadable_named
 from holdfast_server.errors import (
     BackendRefused,
     Cancelled,
@@ -56,8 +57,13 @@ class Checkpoints:
         self._lock = threading.Lock()
         self._in_use: Counter[tuple[RoomId, int]] = Counter()
 
-    def open(self, room: RoomId, epoch: int, tag: bytes = LEGACY_TAG) -> tuple[Checkpoint, Payload]:
-        """Return a checkpoint and its payload, verified whole, which the caller closes; `tag`: the seal to be found."""
+    def open(
+        self, room: RoomId, epoch: int, tag: bytes = LEGACY_TAG, *, leaves: bool = False
+    ) -> tuple[Checkpoint, Payload]:
+        """Return a checkpoint and its payload, verified whole, which the caller closes; `tag`: the seal to be found.
+
+        `leaves`: the payload will wait for a reader.
+        """
         with self._used(room, epoch), _damage_named(room, epoch), self._objects.get(room.epoch_key(epoch)) as reader:
             info = reader.info
             if info.size_bytes > self._waiting_room.memory_bytes and self._legacy is None:
@@ -65,7 +71,10 @@ class Checkpoints:
                 # to whoever sees head and footer.
                 with suppress(SealKeyUnavailable, SealTooNew):
                     self._footer(room, epoch, info)
-            payload = open_payload(reader, self._waiting_room, self._keys, _sealed_as(room, epoch), legacy=self._legacy)
+            sealed_as = _sealed_as(room, epoch)
+            payload = open_payload(
+                reader, self._waiting_room, self._keys, sealed_as, legacy=self._legacy, leaves=leaves
+            )
             try:
                 _check_tag(payload.footer, tag)
             except SealBroken:
@@ -138,7 +147,7 @@ class Failures:
 
 def concerns_one(error: HoldfastError) -> bool:
     """Tell whether an error is about one room or checkpoint, and not about the backend or the call."""
-    return isinstance(error, IntegrityFailed | SealKeyUnavailable | SealTooNew)
+    return isinstance(error, IntegrityFailed | PreconditionFailed | SealKeyUnavailable | SealTooNew)
 
 
 def _sealed_as(room: RoomId, epoch: int) -> SealedAs:
@@ -153,10 +162,11 @@ def _check_tag(footer: Footer | None, tag: bytes) -> None:
 
 @contextmanager
 def _damage_named(room: RoomId, epoch: int) -> Iterator[None]:
-    """Say of damage whose it is."""
+    """Say of damage, and of what cannot be read, whose it is."""
     names = {"room_id": room.text, "epoch": str(epoch)}
     try:
-        yield
+        with unreadable_named(f"room {room.text!r}, epoch {epoch}", room, epoch=str(epoch)):
+            yield
     except SealBroken as broken:
         raise SealInvalid(f"room {room.text!r}, epoch {epoch}", str(broken), **names) from broken
     except IntegrityFailed as damage:

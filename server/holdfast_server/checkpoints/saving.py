@@ -9,7 +9,7 @@ from holdfast_server.checkpoints.checkpoint import NO_CHECKPOINT, Checkpoint, Ou
 from holdfast_server.checkpoints.epochs import epochs_of, highest_epoch
 from holdfast_server.checkpoints.key_ring import Keys
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
-from holdfast_server.checkpoints.names import RoomId
+from holdfast_server.checkpoints.names import MAX_EPOCH, MAX_RISE, RoomId
 from holdfast_server.checkpoints.pointers import LEGACY_TAG, BadPointer, Pointers, Target, deleted
 from holdfast_server.checkpoints.reading import Checkpoints
 from holdfast_server.checkpoints.seal import Purpose, Subject
@@ -27,7 +27,7 @@ from holdfast_server.errors import (
 )
 from holdfast_server.objects.base import ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import Body, Chunk, Declared, Digests
-from holdfast_server.objects.conditions import CreateOnly, ObjectExists
+from holdfast_server.objects.conditions import CreateOnly, IfMatch, ObjectExists
 
 _BEGINNING = timedelta(seconds=30)
 """Between the two writes of a room's first save, at the most."""
@@ -87,7 +87,8 @@ class Saving:
             raise AlreadyExists(Reason.ALREADY_EXISTS, message, room_id=room.text, epoch=str(epoch))
         if is_damaged:
             return self._not_stored(place, Outcome.EXISTS_DAMAGED, None)
-        return self._exists(place, digests)
+        tag = place.known.tag if place.known is not None and place.known.names(epoch) else LEGACY_TAG
+        return self._exists(place, digests, tag)
 
     def _place(self, room: RoomId, epoch: int, options: SaveOptions) -> "_Place":
         """Return where the pointer is before anything is written, or refuse the save."""
@@ -98,33 +99,57 @@ class Saving:
             known = self._pointers.known(room) if is_remembered_enough else self._pointers.read(room)
             if known is not None and epoch <= known.floor:
                 known = self._pointers.read(room)
+            if known is not None and known.names(epoch):
+                known = self._still_there(known)
         except BadPointer as bad:
             if not options.replace_damaged_pointer or expected is not None:
                 raise  # where it should be cannot be told of a pointer that is not good
             furthest = self._pointers.furthest(room)
             if furthest is not None and epoch <= furthest.floor:
                 raise deleted(room, epoch, furthest) from None
+            _check_rise(room, epoch, furthest)
             stored = highest_epoch(self._objects, room)
             highest = max(stored, self._pointers.furthest_epoch(room))
             if epoch < highest or stored < epoch == highest:  # one that is stored may be of a try that failed later on
                 raise _not_above(room, epoch, highest) from None
-            return _Place(room, epoch, expected, None, bad)
+            return _Place(room, epoch, options, None, bad)
         if known is not None and epoch <= known.floor:
             raise deleted(room, epoch, known)
-        place = _Place(room, epoch, expected, known)
+        _check_rise(room, epoch, known)
+        place = _Place(room, epoch, options, known)
         place.check(known)
         if known is None:
             self._check_new(room, epoch)
         return place
 
+    def _still_there(self, pointer: Pointer) -> Pointer:
+        """Return the pointer of a room that is to be saved at the very epoch that it names.
+
+        What it names was said to be saved. Where that is gone, nothing is put in its place without a word: raises
+        `BadPointer`.
+        """
+        room = pointer.room
+        try:
+            self._objects.stat(room.epoch_key(pointer.epoch))
+        except ObjectNotFound:
+            fresh = self._pointers.read(room)  # what was remembered may have moved on, and this have been pruned
+            if fresh is None or not fresh.names(pointer.epoch):
+                return fresh or pointer
+            what = f"names epoch {pointer.epoch}, and that is not there"
+            raise BadPointer(room, what, IfMatch(fresh.etag)) from None
+        except IntegrityFailed:
+            pass  # it is there
+        return pointer
+
     def _check_new(self, room: RoomId, epoch: int) -> None:
         """Refuse to begin a room that has higher epochs: it has lost its pointer, and would be set back by this.
 
-        Those that were stored just now may be of others who begin it, too. Raises `EpochTooOld`.
+        Those that were stored just now may be of others who begin it, too; those that are of a time to come are not,
+        but of a clock that was put right since. Raises `EpochTooOld`.
         """
-        settled = self._objects.now() - _BEGINNING
+        now = self._objects.now()
         for higher, entry in epochs_of(self._objects, room, epoch):
-            if entry.record is None or entry.record.update_time < settled:
+            if entry.record is None or abs(entry.record.update_time - now) > _BEGINNING:
                 raise _no_pointer(room, epoch, highest_epoch(self._objects, room, higher))
 
     def _exists(self, place: "_Place", digests: Digests, tag: bytes = LEGACY_TAG) -> Saved:
@@ -144,7 +169,8 @@ class Saving:
         except ObjectNotFound:
             message = f"room {room.text!r}: epoch {epoch} was deleted while it was saved"
             raise ConcurrentModification(message, room_id=room.text, epoch=str(epoch)) from None
-        if (checkpoint.size_bytes, checkpoint.sha256) != (digests.size_bytes, digests.sha256):
+        is_same = (checkpoint.size_bytes, checkpoint.sha256) == (digests.size_bytes, digests.sha256)
+        if not is_same or place.is_anothers(checkpoint):
             return self._not_stored(place, Outcome.EXISTS_DIFFERENT, checkpoint)
         saved = self._pointed(place, checkpoint, Outcome.EXISTS_SAME)
         if checkpoint.footer is None and saved.latest_epoch == epoch:
@@ -189,7 +215,7 @@ class _Place:
 
     room: RoomId
     epoch: int
-    expected: int | None
+    options: SaveOptions
     known: Pointer | None
     replacing: BadPointer | None = None
 
@@ -200,9 +226,24 @@ class _Place:
 
     def check_strictly(self, pointer: Pointer | None) -> None:
         """Do the same where the payload is not what has the epoch."""
-        if self.expected not in (None, latest := _latest(pointer)):
-            message = f"room {self.room.text!r}: the latest epoch is {latest}, and if_latest_epoch is {self.expected}"
+        expected = self.options.if_latest_epoch
+        if expected not in (None, latest := _latest(pointer)):
+            message = f"room {self.room.text!r}: the latest epoch is {latest}, and if_latest_epoch is {expected}"
             raise ConcurrentModification(message, room_id=self.room.text, latest_epoch=str(latest))
+
+    def is_anothers(self, checkpoint: Checkpoint) -> bool:
+        """Tell whether another writer saved what has the epoch. It matters where only one may go on from the latest."""
+        footer = checkpoint.footer
+        if self.options.if_latest_epoch is None or footer is None:
+            return False
+        return footer.subject.writer_id != self.options.writer_id
+
+
+def _check_rise(room: RoomId, epoch: int, pointer: Pointer | None) -> None:
+    highest = min(MAX_EPOCH, MAX_RISE + (0 if pointer is None else max(0, pointer.floor)))
+    if epoch > highest:
+        message = f"epoch {epoch} is above {highest}, the highest at which room {room.text!r} can be saved"
+        raise InvalidArgument(Reason.INVALID_EPOCH, "epoch", message)
 
 
 def _latest(pointer: Pointer | None) -> int:

@@ -222,6 +222,11 @@ def footer_length(end: bytes) -> int:
     return int(length)
 
 
+def head_in(end: bytes) -> Head:
+    """Return the head of an object from its last bytes; it is not verified. Raises `SealBroken`, `SealTooNew`."""
+    return Head.decode(end[-footer_length(end) :][:HEAD_BYTES])
+
+
 def open_footer(end: bytes, keys: Keys, expected: SealedAs) -> Footer:
     """Read and verify the footer in the last bytes of an object that should be sealed for just this.
 

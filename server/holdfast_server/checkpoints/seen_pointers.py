@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from holdfast_server.checkpoints.names import RoomId
@@ -28,6 +28,12 @@ class Pointer:
     update_time: datetime
     floor: int = NO_FLOOR
     """What is at or below was deleted with the room that was there before; of a tombstone its epoch."""
+    deletion: str = ""
+    """The request that deleted it; empty: it was not told, or nothing was deleted."""
+    key_id: bytes = field(default=b"", compare=False)
+    """Of the key that sealed what was read; empty where it was written just now, or by an older system."""
+    is_plain: bool = False
+    """Whether it has no seal, as an older system wrote it."""
 
     @property
     def next_epoch(self) -> int:
@@ -38,6 +44,14 @@ class Pointer:
     def rank(self) -> tuple[int, bool]:
         """How far it is: a pointer never falls back behind one that it was. A tombstone comes after its epoch."""
         return self.epoch, self.is_deleted
+
+    def names(self, epoch: int) -> bool:
+        """Tell whether this is the latest epoch; that of a tombstone is none."""
+        return self.epoch == epoch and not self.is_deleted
+
+    def is_behind(self, other: "Pointer") -> bool:
+        """Tell whether this cannot have come after the other: it is less far, or has lost its seal."""
+        return self.rank < other.rank or (self.is_plain and not other.is_plain)
 
 
 @dataclass(slots=True)
@@ -86,7 +100,7 @@ class SeenPointers:
         """
         with self._lock:
             seen = self._rooms.get(room)
-            if seen is not None and (pointer is None or pointer.rank < seen.furthest.rank):
+            if seen is not None and (pointer is None or pointer.is_behind(seen.furthest)):
                 return False
             if pointer is not None and (remember or seen is not None):
                 self._rooms[room] = _Seen(pointer, self._clock())

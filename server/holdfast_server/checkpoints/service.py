@@ -8,7 +8,7 @@ import grpc
 from holdfast.v1 import checkpoint_store_pb2 as pb
 from holdfast.v1 import checkpoint_store_pb2_grpc
 from holdfast_server.checkpoints import messages
-from holdfast_server.checkpoints.names import RoomId, checked_epoch, checked_writer
+from holdfast_server.checkpoints.names import RoomId, checked_epoch, checked_request_id, checked_writer
 from holdfast_server.checkpoints.store import CheckpointStore
 from holdfast_server.checkpoints.watching import Watches
 from holdfast_server.rpc.framing import frame_chunk
@@ -86,7 +86,11 @@ class CheckpointStoreService(checkpoint_store_pb2_grpc.CheckpointStoreServicer):
         self, request: pb.DeleteRoomRequest, _context: grpc.ServicerContext
     ) -> Iterator[pb.DeleteRoomResponse]:
         """See `checkpoint_store.proto`."""
-        for progress in self._store.delete_room(RoomId(request.room_id), without_key=request.without_key):
+        for progress in self._store.delete_room(
+            RoomId(request.room_id),
+            without_key=request.without_key,
+            request_id=checked_request_id(request.request_id),
+        ):
             yield messages.deletion(progress)
 
     def WatchCheckpoints(  # noqa: N802

@@ -1,6 +1,6 @@
 """Lists of hibernated rooms, a page at a time; and the end of what stands for snapshots that were given up."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -17,13 +17,17 @@ from holdfast_server.checkpoints.names import (
 )
 from holdfast_server.checkpoints.opening import OpenLegacy
 from holdfast_server.checkpoints.reading import Failures, concerns_one
-from holdfast_server.checkpoints.seal import HEAD_BYTES, MAX_FOOTER_BYTES
+from holdfast_server.checkpoints.seal import HEAD_BYTES, MAX_FOOTER_BYTES, Footer
 from holdfast_server.checkpoints.snapshot_reading import GivenUp, ListedSnapshot, Snapshot, Snapshots
 from holdfast_server.errors import ConditionUnsupported, HoldfastError, PreconditionFailed
 from holdfast_server.objects.base import Entry, ListQuery, ObjectNotFound, ObjectStore
 from holdfast_server.objects.conditions import IfMatch
+from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.pages import checked_page_size
 from holdfast_server.workers import Workers
+
+Renew = Callable[[RoomId, ObjectInfo, Footer], bool]
+"""Replaces what stands for a snapshot that was given up by the same, where that is due."""
 
 
 class SnapshotLists:
@@ -51,8 +55,11 @@ class SnapshotLists:
         )
         return page, "" if not last else page_token.encode(binding, last[0][0])
 
-    def remove_given_up(self, age: timedelta) -> int:
-        """Remove what stands for snapshots that were given up longer ago than that, and return how many."""
+    def remove_given_up(self, age: timedelta, renew: Renew | None = None) -> int:
+        """Remove what stands for snapshots that were given up longer ago than that, and return how many.
+
+        `renew` is shown what stays; without it, what is too young to go is not looked at.
+        """
         removed = 0
         failures = Failures()
         for entry in self._objects.list(ListQuery(HIBERNATED)):
@@ -60,15 +67,13 @@ class SnapshotLists:
             room = room_of_snapshot(entry.name)
             if room is None or not isinstance(entry, Entry) or entry.record is None:
                 continue
-            if not self._is_older(entry.record.update_time, age) or (
-                entry.record.size_bytes > MAX_FOOTER_BYTES + HEAD_BYTES
-            ):
+            if entry.record.size_bytes > MAX_FOOTER_BYTES + HEAD_BYTES:
+                continue
+            if renew is None and not self._is_older(entry.record.update_time, age):
                 continue
             try:
-                removed += self._remove_given_up(room, entry.record.etag, age)
+                removed += self._tidied(room, entry.record.etag, age, renew)
                 failures.forget()
-            except ConditionUnsupported:
-                return removed  # then they stay: what was replaced meanwhile must not go
             except HoldfastError as error:
                 failures.count(error)
         return removed
@@ -76,23 +81,26 @@ class SnapshotLists:
     def _is_older(self, time: datetime, age: timedelta) -> bool:
         return time < self._objects.now() - age
 
-    def _remove_given_up(self, room: RoomId, etag: str, age: timedelta) -> bool:
+    def _tidied(self, room: RoomId, etag: str, age: timedelta, renew: Renew | None) -> bool:
         """Remove what a list has shown under this etag, if it is still that, and old: the list may be long ago."""
         try:
             self._snapshots.look(room)
         except ObjectNotFound:
             return False
         except GivenUp as given_up:
-            if not self._is_older(given_up.info.update_time, age):
-                return False
-        else:
-            return False
+            if self._is_older(given_up.info.update_time, age) and self._removed(room, etag):
+                return True
+            if renew is not None:
+                renew(room, given_up.info, given_up.footer)
+        return False
+
+    def _removed(self, room: RoomId, etag: str) -> bool:
         if self._legacy is not None and self._snapshots.is_there(room.flat_key):
             return False  # it hides that one
         try:
             return self._objects.delete(room.snapshot_key, condition=IfMatch(etag))
-        except PreconditionFailed:
-            return False  # hibernated again, or given up once more
+        except (PreconditionFailed, ConditionUnsupported):
+            return False  # hibernated again, or given up once more; or nobody could tell that
 
     def _names(self, prefix: str, after: str) -> Iterator[tuple[str, RoomId]]:
         """Yield the names of snapshots after one, and whose they are; those of an older system last."""

@@ -20,6 +20,7 @@ from holdfast_server.checkpoints.seal import (
     SealBroken,
     SealedAs,
 )
+from holdfast_server.checkpoints.unreadable import unreadable_named
 from holdfast_server.errors import HoldfastError, IntegrityFailed, SealInvalid, SealKeyUnavailable, SealTooNew
 from holdfast_server.objects.base import ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import Chunk
@@ -101,9 +102,8 @@ class Snapshots:
                 with suppress(SealKeyUnavailable, SealTooNew):  # as with checkpoints
                     self.look(room)
             try:
-                payload = open_payload(
-                    reader, self._waiting_room, self._keys, SealedAs(Purpose.SNAPSHOT, room.text), legacy=legacy
-                )
+                sealed_as = SealedAs(Purpose.SNAPSHOT, room.text)
+                payload = open_payload(reader, self._waiting_room, self._keys, sealed_as, legacy=legacy, leaves=True)
             except OtherPurpose as other:
                 if other.footer.head.purpose is Purpose.RESTORED:
                     raise GivenUp(info, other.footer) from None
@@ -144,14 +144,12 @@ class Snapshots:
 @contextmanager
 def _damage_named(room: RoomId, **known: str) -> Iterator[None]:
     """Say of damage whose it is, and of what cannot be read, what is known of it."""
+    what = f"the snapshot of room {room.text!r}"
     try:
-        yield
+        with unreadable_named(what, room, **known):
+            yield
     except SealBroken as broken:
-        what = f"the snapshot of room {room.text!r}"
         raise SealInvalid(what, str(broken), room_id=room.text, **known) from broken
     except IntegrityFailed as damage:
         damage.details |= {"room_id": room.text}
-        raise
-    except (SealKeyUnavailable, SealTooNew) as unreadable:
-        unreadable.details |= known
         raise

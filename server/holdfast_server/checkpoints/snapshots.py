@@ -138,7 +138,7 @@ class SnapshotStore:
             if named is not None:
                 return named, ()
             if not (replace_damaged and isinstance(unreadable, IntegrityFailed)):
-                _advise(unreadable, room)
+                _advise(unreadable)
                 raise
             self._metrics.report(unreadable)
             self._check_legacy(room, asked)
@@ -275,12 +275,10 @@ def _other_bytes(room: RoomId) -> InvalidArgument:
     return InvalidArgument(Reason.CHECKSUM_MISMATCH, "sha256", message, room_id=room.text)
 
 
-def _advise(unreadable: HoldfastError, room: RoomId) -> None:
+def _advise(unreadable: HoldfastError) -> None:
     """Say of what stands in a snapshot's place and cannot be read how it can be replaced all the same."""
     etag = unreadable.details.get("etag", "")
     if isinstance(unreadable, IntegrityFailed):
         unreadable.message += "; it may have said that the room is awake: see that it is not, and set replace_damaged"
     elif etag:
-        which = f"what stands in the place of room {room.text!r}'s snapshot cannot be read"
-        unreadable.message = f"{which}: {unreadable.message}; only if_match_etag {etag!r} replaces it"
-        unreadable.details |= {"room_id": room.text}
+        unreadable.message += f"; only if_match_etag {etag!r} replaces it"

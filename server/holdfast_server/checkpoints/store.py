@@ -18,6 +18,7 @@ from holdfast_server.checkpoints.opening import OpenLegacy, WaitingRoom
 from holdfast_server.checkpoints.pointers import Pointers, ReadLegacy
 from holdfast_server.checkpoints.pruning import Pruned, Pruning, Retention
 from holdfast_server.checkpoints.reading import Checkpoints
+from holdfast_server.checkpoints.resealing import Resealing
 from holdfast_server.checkpoints.saving import Saving
 from holdfast_server.checkpoints.snapshots import SnapshotStore
 from holdfast_server.objects.base import ObjectStore
@@ -74,6 +75,7 @@ class CheckpointStore:
         clock: Callable[[], datetime] = _now,
     ) -> None:
         self._objects = objects
+        self._keys = keys
         self._check_write = check_write
         self._metrics = metrics or CheckpointMetrics(CollectorRegistry())
         self._workers = workers
@@ -179,18 +181,24 @@ class CheckpointStore:
         """Delete what the retention does not keep, of one room or (None) of all; yield the sums now and then.
 
         Never what the pointer names or what is newer, nor what is being read; and nothing where what the pointer names
-        is not good. For one room raises `NotFound`, `PointerInvalid`, `SealInvalid`, `IntegrityFailed`,
-        `SealKeyUnavailable`; of all, such a room is told of in `failed`, and the others go on.
+        is not good, or the pointer is an older system's still. For one room raises `NotFound`, `PointerInvalid`,
+        `SealInvalid`, `IntegrityFailed`, `SealKeyUnavailable`, `PreconditionFailed` (of the older pointer); of all,
+        such a room is told of in `failed`, and the others go on.
         """
         return self._pruning.prune(room, retention, dry_run=dry_run)
 
-    def delete_room(self, room: RoomId, *, without_key: bool = False) -> Iterator[Deletion]:
+    def resealing(self) -> Resealing:
+        """Return what seals with the signing key what an older one sealed, and counts that from zero."""
+        return Resealing(self._objects, self._keys)
+
+    def delete_room(self, room: RoomId, *, without_key: bool = False, request_id: str = "") -> Iterator[Deletion]:
         """Replace a room's pointer by a tombstone, and then delete its checkpoints; yield progress.
 
         The tombstone lies well above them: so who has not heard of it saves below, which is refused. What is at or
-        below stays deleted when the room is begun anew, also where this broke off.
+        below stays deleted when the room is begun anew, also where this broke off. A request that is repeated with its
+        `request_id` deletes nothing of a room that was begun anew meanwhile.
         `without_key`: also where the key that it is sealed with is not available. Raises `SealKeyUnavailable`,
         `ConcurrentModification`.
         """
         self._check_write()
-        return self.deleting.delete_room(room, without_key=without_key)
+        return self.deleting.delete_room(room, without_key=without_key, request_id=request_id)

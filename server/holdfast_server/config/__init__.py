@@ -2,7 +2,7 @@
 
 This package alone reads the environment (but for `health_command.py`, which has no time for it). `settings.py` puts the
 settings together, `sections.py` are those under one name, `s3.py` is the section with rules of its own, `keys.py` finds
-its keys, and `described.py` lists all of them.
+its keys, `origins.py` knows where one was given, and `described.py` lists all of them.
 """
 
 from holdfast_server.config.described import Described, describe, unknown_variables

@@ -8,7 +8,8 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from holdfast_server.config.settings import ENV_PREFIX, Settings
+from holdfast_server.config.origins import ENV_PREFIX
+from holdfast_server.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,10 @@ class RpcSettings(Section):
         description="An unanswered ping closes the connection after it.",
     )
     min_ping_seconds: Seconds = Field(default=_RPC.min_ping_seconds, description="Clients may ping no more often.")
+    stall_timeout_seconds: Seconds = Field(
+        default=_RPC.stall_timeout_seconds,
+        description="A call ends whose client neither sends nor takes the next message for so long; 0: never.",
+    )
     window_bytes: int = Field(
         default=_RPC.window_bytes,
         ge=64 << 10,

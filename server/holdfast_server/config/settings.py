@@ -1,20 +1,22 @@
 """All settings, and how they are put together."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from holdfast_server.checkpoints.key_file import FILE_NAME
+from holdfast_server.config.origins import ENV_PREFIX, FileError, SettingsFile, origin
 from holdfast_server.config.s3 import S3Settings
 from holdfast_server.config.sections import (
     AllocatorSettings,
@@ -32,9 +34,11 @@ from holdfast_server.objects.s3.options import S3Options
 from holdfast_server.objects.spool import DEFAULT_SPOOL_BYTES
 from holdfast_server.rpc.server import ServerOptions
 
-ENV_PREFIX = "HOLDFAST_"
 _MAX_PORT = 0xFFFF
 _RPC = ServerOptions()
+_NAMED = re.compile(r"setting ([a-z0-9_.]+): ")
+_NO_SECTION = re.compile(r'error parsing value for field "(\w+)" from source .*')
+"""What is said of a variable that stands for a whole section."""
 
 
 class ConfigError(Exception):
@@ -146,8 +150,14 @@ def load_file(path: Path | None) -> Settings:
 
 
 def _load(flags: dict[str, Any], path: Path | None, *, with_variables: bool) -> Settings:
-    if path is not None and not path.is_file():
-        raise ConfigError(f"config file {path} does not exist")
+    try:
+        file = SettingsFile.read(path)
+    except FileError as error:
+        raise ConfigError(str(error)) from None
+
+    def given(name: str) -> str:
+        where = origin(name, flags, file, with_variables=with_variables)
+        return f" ({where})" if where else ""
 
     class Sourced(Settings):
         @classmethod
@@ -159,18 +169,24 @@ def _load(flags: dict[str, Any], path: Path | None, *, with_variables: bool) -> 
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings passes it by name)
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file = TomlConfigSettingsSource(settings_cls, path)
-            return (init_settings, env_settings, file) if with_variables else (init_settings, file)
+            in_file = InitSettingsSource(settings_cls, dict(file.content))
+            return (init_settings, env_settings, in_file) if with_variables else (init_settings, in_file)
 
     try:
         sourced = Sourced(**flags)
         s3 = None if sourced.s3 is None else sourced.s3.completed(os.environ)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"setting {name}: {first['msg'].removeprefix('Value error, ')}") from None
-    except (SettingsError, ValueError) as error:  # no section, no TOML, or only a part of S3
-        raise ConfigError(str(error)) from None
+        name = ".".join(part for part in first["loc"] if isinstance(part, str))
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"unknown setting {name}{given(name)}") from None
+        raise ConfigError(f"setting {name}: {first['msg'].removeprefix('Value error, ')}{given(name)}") from None
+    except SettingsError as error:
+        name = _NO_SECTION.sub(r"\1", str(error))
+        raise ConfigError(f"setting {name}: it is a section, and no JSON object{given(name)}") from None
+    except ValueError as error:  # only a part of S3
+        named = _NAMED.match(str(error))
+        raise ConfigError(f"{error}{given(named[1]) if named else ''}") from None
     spool_dir = sourced.spool_dir or (sourced.data_dir and sourced.data_dir / "spool")
     key_ring = sourced.checkpoint_store.key_ring or (sourced.data_dir and sourced.data_dir / FILE_NAME)
     checkpoint_store = sourced.checkpoint_store.model_copy(update={"key_ring": key_ring})
@@ -179,12 +195,15 @@ def _load(flags: dict[str, Any], path: Path | None, *, with_variables: bool) -> 
         ("blob_store", settings.blob_store.backend),
         ("checkpoint_store", settings.checkpoint_store.backend),
     ):
-        _check_backend(name, own, settings)
+        if lacks := _lacking(own, settings):
+            raise ConfigError(f"setting {name}.backend: {lacks}{given(f'{name}.backend')}")
     return settings
 
 
-def _check_backend(service: str, own: BackendName | None, settings: Settings) -> None:
+def _lacking(own: BackendName | None, settings: Settings) -> str:
+    """Return what a service's own backend needs and has not."""
     if own == "filesystem" and settings.data_dir is None:
-        raise ConfigError(f"setting {service}.backend: 'filesystem' needs data_dir")
+        return "'filesystem' needs data_dir"
     if own == "s3" and settings.s3 is None:
-        raise ConfigError(f"setting {service}.backend: 's3' needs the section s3: s3.bucket and what goes with it")
+        return "'s3' needs the section s3: s3.bucket and what goes with it"
+    return ""

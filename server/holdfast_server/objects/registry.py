@@ -51,3 +51,12 @@ BACKENDS: dict[str, Callable[[BackendOptions], ObjectStore]] = {
     "filesystem": _filesystem,
     "s3": _s3,
 }
+
+
+def not_opened(backend: str, options: BackendOptions, error: OSError) -> str:
+    """Return what an operator is told who gave a backend that cannot be opened: which file, and why."""
+    name = error.filename
+    where = options.objects_dir if backend == "filesystem" else None
+    if isinstance(name, str) and Path(name).is_absolute():
+        where = Path(name)
+    return f"the {backend} backend cannot be opened: {f'{where}: ' if where else ''}{error.strerror}"

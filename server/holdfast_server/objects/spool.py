@@ -26,6 +26,10 @@ from holdfast_server.objects.body import PIECE_BYTES, Chunk
 DEFAULT_SPOOL_BYTES = 4 << 30
 """4 GiB."""
 
+_FULL = (
+    "{size} more bytes do not fit into the spool: {used} of the {most} that it may hold are taken; try it again later, "
+    "or have spool_max_bytes raised"
+)
 _CLOSED = -1
 
 _log = logging.getLogger(__name__)
@@ -43,7 +47,7 @@ class Spool:
 
     def __init__(self, directory: Path | None = None, max_bytes: int = DEFAULT_SPOOL_BYTES) -> None:
         self._directory = Path(tempfile.gettempdir()) if directory is None else directory.absolute()
-        self._room = _Room(max_bytes)
+        self._room = Room(max_bytes, _FULL)
         try:
             for path in (*reversed(self._directory.parents), self._directory):
                 path.mkdir(mode=0o700, exist_ok=True)
@@ -76,7 +80,7 @@ class SpooledFile:
     A context manager. Closing it gives its room back; so does forgetting it.
     """
 
-    def __init__(self, fd: int, room: "_Room") -> None:
+    def __init__(self, fd: int, room: "Room") -> None:
         self._fd = fd
         self._room = room
         self._written = _Written(0, 0)
@@ -185,24 +189,30 @@ class SpooledFile:
         return self._fd
 
 
-class _Room:
-    """How many bytes of `max_bytes` are taken."""
+class Room:
+    """How many bytes of `max_bytes` are taken. `refusal` says that no more can be, with {size}, {used} and {most}.
 
-    def __init__(self, max_bytes: int) -> None:
+    May be used by many threads at once.
+    """
+
+    def __init__(self, max_bytes: int, refusal: str) -> None:
         self._max_bytes = max_bytes
+        self._refusal = refusal
         self._lock = threading.Lock()
         self._used_bytes = 0
         self._given_back: deque[int] = deque()
 
     @property
     def used_bytes(self) -> int:
+        """How many are taken."""
         with self._lock:
             return self._settled()
 
     def take(self, size: int) -> None:
+        """Take so many. Raises `StorageFull` (SPOOL_FULL)."""
         with self._lock:
             if self._settled() + size > self._max_bytes:
-                message = f"{size} more bytes do not fit into the spool: it holds at most {self._max_bytes}"
+                message = self._refusal.format(size=size, used=self._used_bytes, most=self._max_bytes)
                 raise StorageFull(message, Reason.SPOOL_FULL)
             self._used_bytes += size
 

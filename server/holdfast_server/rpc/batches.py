@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from holdfast.v1.types_pb2 import ErrorReason, ItemStatus
 from holdfast_server.errors import HoldfastError, InvalidArgument, Reason
+from holdfast_server.rpc.backend_failures import is_backend_failure, log_backend_failure
 from holdfast_server.rpc.status import code_of, message_of
 
 T = TypeVar("T")
@@ -68,9 +69,9 @@ class Statuses:
         """Return the status of an item, and count it."""
         if (failed := failed_items.get(None)) is not None:
             failed.count(error)
-        if error.reason is Reason.BACKEND_UNAVAILABLE and error.__cause__ is not None and not self._is_logged:
+        if is_backend_failure(error) and not self._is_logged:
             self._is_logged = True  # the others of the batch failed alike
-            _log.error("Backend failed", exc_info=error)
+            log_backend_failure(error)
         code = code_of(error).value[0]
         status = ItemStatus(code=code, reason=ErrorReason.Value(f"ERROR_REASON_{error.reason}"))
         if isinstance(error, InvalidArgument):

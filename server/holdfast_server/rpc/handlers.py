@@ -7,6 +7,7 @@ call (in a trial, 0.78 against 0.85 of the rate of empty calls).
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import grpc
@@ -15,8 +16,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from holdfast_server import calls
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.rpc.admission import Admission
+from holdfast_server.rpc.backend_failures import is_backend_failure, log_backend_failure
 from holdfast_server.rpc.batches import FailedItems, failed_items
 from holdfast_server.rpc.framing import serialize
+from holdfast_server.rpc.stalls import Stalls, Wait
 from holdfast_server.rpc.status import code_of, internal_status, status_of
 
 access_log = logging.getLogger("holdfast_server.access")
@@ -105,14 +108,20 @@ class _Method:
 
 
 class _Guard:
-    """One call on its way through: begins on enter, and turns what its handler raises into a status on exit."""
+    """One call on its way through: begins on enter, and turns what its handler raises into a status on exit.
 
-    __slots__ = ("_admission", "_admitted", "_begun", "_context", "_deadline", "_failed", "_method", "_peer")
+    `wait`: what it waits for its peer, if it is a stream.
+    """
 
-    def __init__(self, method: _Method, admission: Admission, context: grpc.ServicerContext) -> None:
+    __slots__ = ("_admission", "_admitted", "_begun", "_context", "_deadline", "_failed", "_method", "_peer", "_wait")
+
+    def __init__(
+        self, method: _Method, admission: Admission, context: grpc.ServicerContext, wait: Wait | None = None
+    ) -> None:
         self._method = method
         self._admission = admission
         self._context = context
+        self._wait = wait
         self._admitted = False
         self._peer = context.peer()  # now: it is gone with the call
         self._deadline = time.monotonic() + context.time_remaining()
@@ -129,7 +138,12 @@ class _Guard:
         failed_items.set(self._failed)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if error is None:
+        if self._wait is not None and self._wait.has_stalled:
+            # It was cancelled: no other status reaches a peer while the handler, or gRPC, waits for it.
+            self._end(grpc.StatusCode.CANCELLED, self._wait.error)
+            if not isinstance(error, GeneratorExit):
+                self._context.abort_with_status(status_of(self._wait.error))  # else a part could pass for the whole
+        elif error is None:
             self._end(_OK)
         elif isinstance(error, HoldfastError):
             self._refuse(error)
@@ -142,9 +156,8 @@ class _Guard:
             self._context.abort_with_status(internal_status())
 
     def _refuse(self, error: HoldfastError) -> None:
-        # Without a cause it is a refusal, by an open breaker for one, that each caller is told of and the log was once.
-        if error.reason is Reason.BACKEND_UNAVAILABLE and error.__cause__ is not None:
-            _log.error("Backend failed", exc_info=error, extra={"fields": {"method": self._method.path}})
+        if is_backend_failure(error):
+            log_backend_failure(error, self._method.path)
         # A client that went away can look like an upload that ended early, for a moment even while the call looks
         # alive: nobody is there to be told of a fault.
         is_gone = not self._context.is_active() or (error.reason is Reason.UPLOAD_INCOMPLETE and self._is_late())
@@ -164,11 +177,30 @@ class _Guard:
         self._method.end(self._begun, self._peer, code, error, self._failed)
 
 
+class _Requests:
+    """The messages of an upload; waiting for them is watched over."""
+
+    __slots__ = ("_requests", "_wait")
+
+    def __init__(self, requests: Iterator[Any], wait: Wait) -> None:
+        self._requests = requests
+        self._wait = wait
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        with self._wait:
+            return next(self._requests)
+
+
 def guarded(
     handler: "grpc.RpcMethodHandler[Any, Any]",
     path: str,
     metrics: CallMetrics,
     admission: Admission,
+    *,
+    stalls: Stalls,
     log: LogCall = log_call,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
     """Return the handler with everything around it; `path` is `/package.Service/Method`."""
@@ -186,10 +218,18 @@ def guarded(
             return behavior(request, context)
 
     def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        with _Guard(method, admission, context):
-            yield from behavior(request, context)
+        wait = Wait(stalls, path, context.cancel)
+        with _Guard(method, admission, context, wait), closing(behavior(request, context)) as responses:
+            for response in responses:
+                with wait:  # gRPC comes back when the peer has room for more
+                    yield response
 
-    wrapped = stream if handler.response_streaming else answer
+    def upload(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        wait = Wait(stalls, path, context.cancel)
+        with _Guard(method, admission, context, wait):
+            return behavior(_Requests(requests, wait), context)
+
+    wrapped = stream if handler.response_streaming else upload if handler.request_streaming else answer
     # The handlers that generated code makes are named tuples.
     replaced: grpc.RpcMethodHandler[Any, Any] = handler._replace(  # type: ignore[attr-defined]
         **{field: wrapped}, response_serializer=serialize

@@ -12,10 +12,11 @@ from typing import Any, cast
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from holdfast_server.rpc.admission import Admission
 from holdfast_server.rpc.handlers import CallMetrics, LogCall, guarded, log_call
+from holdfast_server.rpc.stalls import Stalls
 
 MAX_MESSAGE_BYTES = 4 << 20
 """gRPC's own default for what a server takes. Above our largest chunk, so a larger one is refused by name."""
@@ -33,6 +34,8 @@ _STUCK_SECONDS = 2.0
 _REFLECTION_THREADS = 8
 _SECONDS_IN_MS = 1000
 _UNIX_SOCKET_UMASK = 0o177
+_MAX_UNIX_PATH_BYTES = 107
+"""Of `sockaddr_un` in Linux's un.h, whose last byte is a zero."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +48,9 @@ class ServerOptions:
 
     `listen`: addresses as `host:port` (port 0 picks a free one) or `unix:/path`. `max_concurrent_calls`: beyond it
     calls are OVERLOADED. `keepalive_seconds`: a silent connection is pinged after it; `min_ping_seconds`: clients may
-    ping no more often. `window_bytes`: how much of an upload may be on its way beyond what was asked for; more is for
-    remote clients: a stream gets at most a window for each round trip.
+    ping no more often. `stall_timeout_seconds`: calls whose peers do nothing for so long are ended; 0: never.
+    `window_bytes`: how much of an upload may be on its way beyond what was asked for; more is for remote clients: a
+    stream gets at most a window for each round trip.
     """
 
     listen: tuple[str, ...] = ("127.0.0.1:4653",)
@@ -54,6 +58,7 @@ class ServerOptions:
     keepalive_seconds: float = 60.0
     keepalive_timeout_seconds: float = 20.0
     min_ping_seconds: float = 5.0
+    stall_timeout_seconds: float = 300.0
     window_bytes: int = 512 << 10
 
 
@@ -100,7 +105,12 @@ class RpcServer:
             options=tuple(channel_options(options).items()),
             maximum_concurrent_rpcs=threads + _QUEUED_CALLS,
         )
-        registrar = _Registrar(self._server, lambda handler, path: guarded(handler, path, metrics, self.admission, log))
+        self._stalls = Stalls(options.stall_timeout_seconds, registry)
+
+        def wrap(handler: Any, path: str) -> Any:
+            return guarded(handler, path, metrics, self.admission, stalls=self._stalls, log=log)
+
+        registrar = _Registrar(self._server, wrap)
         for register in services.values():
             register(cast("grpc.Server", registrar))
         # Health and reflection have threads of their own: a probe must not wait behind a full pool, and strangers who
@@ -113,6 +123,12 @@ class RpcServer:
         self._serving = dict.fromkeys(services, False)
         self._withheld: set[str] = set()
         self._is_stopping = False
+        self._is_serving = Gauge(
+            "holdfast_service_serving",
+            "1: the service is SERVING, as its health says. 0: NOT_SERVING.",
+            ("service",),
+            registry=registry,
+        )
         self._announce()
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
@@ -143,6 +159,7 @@ class RpcServer:
         """Say NOT_SERVING for every service, for good; calls are still taken."""
         with self._lock:
             self._is_stopping = True
+            self._announce()
         self._health.enter_graceful_shutdown()
 
     def drain(self, seconds: float) -> bool:
@@ -152,10 +169,11 @@ class RpcServer:
 
     def _announce(self) -> None:
         status = health_pb2.HealthCheckResponse
-        self._health.set("", status.SERVING if self._all_serving() else status.NOT_SERVING)
+        self._health.set("", status.SERVING if self.is_ready else status.NOT_SERVING)
         for name, serving in self._serving.items():
-            serves = serving and name not in self._withheld
+            serves = serving and name not in self._withheld and not self._is_stopping
             self._health.set(name, status.SERVING if serves else status.NOT_SERVING)
+            self._is_serving.labels(name).set(serves)
 
     def _all_serving(self) -> bool:
         return all(serving for name, serving in self._serving.items() if name not in self._withheld)
@@ -165,6 +183,7 @@ class RpcServer:
         self.admission.close()
         self._server.stop(grace=_STOP_SECONDS).wait()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._stalls.close()
         return self.admission.wait_until_idle(_STUCK_SECONDS)
 
 
@@ -207,6 +226,8 @@ def _listen(server: grpc.Server, address: str) -> str:
     is_unix = address.startswith("unix:")
     if is_unix and _answers(address.removeprefix("unix:")):
         raise BindError(f"cannot listen on {address}: a server is listening there")
+    if is_unix and (obstacle := _obstacle(address.removeprefix("unix:"))):
+        raise BindError(f"cannot listen on {address}: {obstacle}")
     umask = os.umask(_UNIX_SOCKET_UMASK) if is_unix else None
     try:
         port = server.add_insecure_port(address)
@@ -218,6 +239,18 @@ def _listen(server: grpc.Server, address: str) -> str:
     if port == 0:
         raise BindError(f"cannot listen on {address}: it is in use, not allowed, or not an address of this machine")
     return address if is_unix else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _obstacle(path: str) -> str:
+    """Return why a Unix socket cannot be made there, as far as that can be told: gRPC says it to nobody but the log."""
+    if len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
+        return f"its path has more than {_MAX_UNIX_PATH_BYTES} bytes"
+    directory = os.path.dirname(path) or "."  # noqa: PTH120 (a Path would make `unix:s` and `unix:./s` one)
+    try:
+        os.stat(f"{directory}/")  # noqa: PTH116 (a Path would take off the slash, which asks for a directory)
+    except OSError as error:
+        return f"{directory}: {error.strerror}"
+    return "" if os.access(directory, os.W_OK | os.X_OK) else f"{directory} cannot be written"
 
 
 def _answers(path: str) -> bool:

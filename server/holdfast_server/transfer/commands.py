@@ -62,6 +62,10 @@ _Verify = Annotated[
 _Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files of other bytes, also where the name tells no sha256.")
 ]
+_ReplaceSealed = Annotated[
+    bool,
+    typer.Option("--replace-sealed", help="Replace also what Holdfast has sealed: rooms go back to their old state."),
+]
 _Jobs = Annotated[int, typer.Option(min=1, max=_MOST_JOBS, help="How many objects at once.")]
 _AsJson = Annotated[bool, typer.Option("--json", help="The summary as a JSON document.")]
 _Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory.")]
@@ -163,17 +167,22 @@ def _import_shellcade(
     target: _To,
     prefix: _Prefix = "",
     verify: _Verify = False,
+    replace_sealed: _ReplaceSealed = False,
     dry_run: _DryRun = False,
     jobs: _Jobs = _DEFAULT_JOBS,
     as_json: _AsJson = False,
 ) -> None:
-    """Take a directory with a file for each key, as shellcade keeps its blobs, into a store."""
+    """Take a directory with a file for each key, as shellcade keeps its blobs, into a store.
+
+    What Holdfast has sealed there since is left alone.
+    """
     _check(lambda: check_prefix(prefix))
 
     def begin(stack: ExitStack, moved: Moved) -> Iterator[Task]:
         tree = stack.enter_context(opened_shellcade(directory))
         written = stack.enter_context(opened_target(target, Where(str(directory), directory), dry_run=dry_run))
-        return ShellcadeImport(Incoming(tree, written.store, written, dry_run, verify, moved), prefix).tasks()
+        incoming = Incoming(tree, written.store, written, dry_run, verify, moved, replace_sealed)
+        return ShellcadeImport(incoming, prefix).tasks()
 
     _carry_out(begin, _How(dry_run, jobs, as_json))
 

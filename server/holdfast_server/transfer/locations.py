@@ -16,7 +16,7 @@ from holdfast_server.errors import BackendRefused, HoldfastError, Reason, Unavai
 from holdfast_server.objects.base import Durability, Entry, ListQuery, ObjectStore
 from holdfast_server.objects.marker import NAME as MARKER
 from holdfast_server.objects.memory import MemoryStore
-from holdfast_server.objects.registry import BACKENDS, BackendOptions
+from holdfast_server.objects.registry import BACKENDS, BackendOptions, not_opened
 from holdfast_server.objects.remote_metrics import RemoteMetrics
 from holdfast_server.objects.s3 import S3Options, StoreMissing
 from holdfast_server.objects.spool import Spool
@@ -262,7 +262,7 @@ def _made(backend: str, options: BackendOptions, where: str) -> ObjectStore:
     try:
         return BACKENDS[backend](options)
     except OSError as error:
-        raise LocationError(f"{where}: the {backend} backend cannot be opened: {error.strerror}") from None
+        raise LocationError(f"{where}: {not_opened(backend, options, error)}") from None
 
 
 def _options(settings: Settings) -> BackendOptions:

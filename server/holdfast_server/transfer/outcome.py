@@ -13,6 +13,8 @@ class Outcome(StrEnum):
     """Copied, in place of another one."""
     PRESENT = "present"
     """It was there already."""
+    KEPT = "kept"
+    """Another one is there, which Holdfast has sealed, and stays."""
     SKIPPED = "skipped"
     """It does not belong to what is copied."""
     GONE = "gone"

@@ -10,6 +10,7 @@ from holdfast_server.transfer.outcome import Done, Note, Outcome, printable
 
 _OTHERS = {
     Outcome.PRESENT: "there already",
+    Outcome.KEPT: "left alone, since Holdfast has sealed what is there: --replace-sealed replaces it",
     Outcome.GONE: "deleted since they were listed",
     Outcome.SKIPPED: "skipped",
     Outcome.FAILED: "FAILED",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import grpc
 import pytest
 
 import holdfast
@@ -65,12 +66,69 @@ class TestDraining:
         assert 20 < clock.now - began < 60
         assert saver.drain() is drained
 
-    def test_what_does_not_pass_is_told_at_once(self, make: Make, store: RoomStore, clock: FakeClock) -> None:
-        full = holdfast.StorageFull("STORAGE_FULL", "full")
-        store.faults = [full]
+    @pytest.mark.parametrize(
+        "error",
+        [
+            holdfast.StorageFull("SPOOL_FULL", "full"),
+            holdfast.StorageFull("STORAGE_FULL", "full"),
+            holdfast.ConcurrentModification("CONCURRENT_MODIFICATION", "raced"),
+            holdfast.Cancelled("CANCELLED", "cut"),
+            holdfast.InternalError("INTERNAL", "a fault"),
+            holdfast.BrokenUpload("CHECKSUM_MISMATCH", "it did not arrive whole"),
+            holdfast.SealKeyUnavailable("SEAL_KEY_UNAVAILABLE", "retired just now"),
+            holdfast.BackendRefused("BACKEND_AUTH", "credentials are replaced"),
+            holdfast.PointerInvalid("POINTER_INVALID", "badly read"),
+            RuntimeError("dictionary changed size during iteration"),
+        ],
+        ids=lambda error: getattr(error, "reason", type(error).__name__),
+    )
+    def test_the_last_state_is_not_given_up_for_what_may_pass(
+        self, make: Make, store: RoomStore, clock: FakeClock, error: Exception
+    ) -> None:
+        store.faults = [error, error]
+        told: list[BaseException] = []
         began = clock.now
-        assert make().drain().error is full
-        assert clock.now == began
+        drained = make(on_failure=told.append).drain()
+        assert (drained.error, told, store.payloads) == (None, [error, error], {0: b"0"})
+        assert clock.now - began == pytest.approx(0.75 + 1.5)
+
+    def test_a_room_that_is_taken_again_and_again_is_tried_again(self, make: Make, store: RoomStore) -> None:
+        def faster() -> None:
+            store.done(store.tried[-1][0], b"another's")
+            if len(store.tried) == 7:
+                store.meanwhile = None
+
+        store.meanwhile = faster
+        drained = make().drain()
+        assert drained.saved is not None
+        assert (drained.error, len(store.tried), store.payloads[store.latest]) == (None, 8, b"0")
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            holdfast.InvalidArgument("TOO_LARGE", "too large"),
+            holdfast.ReadOnly("READ_ONLY", "read-only"),
+            holdfast.ConditionUnsupported("CONDITION_UNSUPPORTED", "it cannot"),
+            holdfast.SealTooNew("SEAL_TOO_NEW", "it does not know the form"),
+            *(
+                holdfast.InternalError(code.name, "by gRPC")
+                for code in (
+                    grpc.StatusCode.UNAUTHENTICATED,
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    grpc.StatusCode.UNIMPLEMENTED,
+                )
+            ),
+            ValueError("the client is closed"),
+        ],
+        ids=lambda error: getattr(error, "reason", type(error).__name__),
+    )
+    def test_what_no_repetition_mends_is_told_at_once(
+        self, make: Make, store: RoomStore, clock: FakeClock, error: Exception
+    ) -> None:
+        store.faults = [error]
+        began = clock.now
+        assert make().drain().error is error
+        assert (clock.now, len(store.tried)) == (began, 1)
 
     def test_the_block_of_a_saver_ends_with_it(self, make: Make, store: RoomStore, clock: FakeClock) -> None:
         with make(period_seconds=1e9, random=lambda: 1.0, jitter=0.0, clock=FakeClock(passes=False)):

@@ -101,18 +101,28 @@ class TestEpochs:
         assert isinstance(saver.last_error, kind)
         assert (store.tried, saver.epoch, store.asked) == ([(3, b"0")], 3, 0)
 
-    def test_where_the_server_does_not_say_where_to_go_on_it_is_asked(self, make: Make, store: RoomStore) -> None:
-        store.floor = 6
-        store.faults = [holdfast.EpochTooOld("EPOCH_TOO_OLD", "no more is said")]
+    def test_where_the_server_does_not_say_where_to_go_on_it_is_asked(
+        self, make: Make, store: RoomStore, game: Game
+    ) -> None:
         saver = make()
+        saver.step()
+        game.play()
+        store.done(5, b"another's")
+        store.faults = [holdfast.EpochTooOld("EPOCH_TOO_OLD", "no more is said")]
         assert saver.step() is None
         assert saver.step() is not None
-        assert (store.tried, store.asked) == ([(0, b"0"), (6, b"0")], 1)
+        assert (store.tried, store.asked) == ([(0, b"0"), (1, b"1"), (6, b"1")], 1)
 
-    def test_a_room_that_lost_its_pointer_goes_on_above_at_once(self, make: Make, store: RoomStore) -> None:
-        store.faults = [holdfast.EpochTooOld("EPOCH_TOO_OLD", "it has no pointer", {"next_epoch": "8"})]
-        assert make(start_epoch=5).step() is not None
-        assert store.tried == [(5, b"0"), (8, b"0")]
+    def test_a_room_that_loses_its_pointer_after_it_was_saved_goes_on_above_at_once(
+        self, make: Make, store: RoomStore, game: Game
+    ) -> None:
+        saver = make(start_epoch=5)
+        saver.step()
+        game.play()
+        store.done(7, b"another's")
+        store.lose_pointer()
+        assert saver.step() is not None
+        assert store.tried == [(5, b"0"), (6, b"1"), (8, b"1")]
 
     def test_an_orphan_above_does_not_win(self, make: Make, store: RoomStore, game: Game) -> None:
         saver = make()

@@ -281,7 +281,9 @@ class SaveCheckpointHeader(_message.Message):
     room_id: _builtins.str
     """The room; required."""
     epoch: _builtins.int
-    """The epoch, 0 to 2^63 - 2; required."""
+    """The epoch; required. 0 to 2^62, and in a room that was begun anew up to 2^62 above what was deleted, but never above
+    2^63 - 2: a save at the end of all epochs by mistake would close the room.
+    """
     size_bytes: _builtins.int
     """The number of bytes to come, >= 0. What arrives must match; the upload is then complete without a trailer."""
     sha256: _builtins.bytes
@@ -289,7 +291,10 @@ class SaveCheckpointHeader(_message.Message):
     writer_id: _builtins.str
     """Who writes, e.g. the name of a node: at most 128 printable ASCII characters, or empty. It is bound in the seal."""
     if_latest_epoch: _builtins.int
-    """Refuse with ABORTED unless the pointer names just this epoch; -1: unless the room has no checkpoint."""
+    """Refuse with ABORTED unless the pointer names just this epoch; -1: unless the room has no checkpoint. For nodes of
+    which only one may go on: give each a `writer_id` of its own. What another writer has saved counts as another
+    payload then, also with the same bytes; else two that save what both have loaded would both have succeeded.
+    """
     require_new: _builtins.bool
     """Refuse with ALREADY_EXISTS if the epoch is there already, with whatever payload."""
     replace_damaged_pointer: _builtins.bool
@@ -681,7 +686,7 @@ class RoomEntry(_message.Message):
     """The epoch that its pointer names. Not set where the pointer cannot be read."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the pointer was moved, by the backend's clock."""
+        """When the pointer was moved, or sealed anew after the keys were rotated, by the backend's clock."""
 
     @_builtins.property
     def status(self) -> _types_pb2.ItemStatus:
@@ -795,21 +800,28 @@ class DeleteRoomRequest(_message.Message):
 
     ROOM_ID_FIELD_NUMBER: _builtins.int
     WITHOUT_KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     """The room; required. Its snapshot, if it is hibernated, is not touched."""
     without_key: _builtins.bool
     """Delete it also where the key that its pointer is sealed with is not available: it may be the wrong key ring that is
     in place, and not the room that is lost.
     """
+    request_id: _builtins.str
+    """Made up anew by the caller for each deletion, such as a UUID: at most 64 characters of printable ASCII. A request
+    that is sent once more with the same id, since its answer was lost, deletes nothing of a room that was begun anew
+    in between. Without one, do not repeat a deletion blindly. An id that is none is INVALID_CONDITION.
+    """
     def __init__(
         self,
         *,
         room_id: _builtins.str = ...,
         without_key: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["room_id", b"room_id", "without_key", b"without_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "room_id", b"room_id", "without_key", b"without_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -828,7 +840,7 @@ class DeleteRoomResponse(_message.Message):
     deleted: _builtins.int
     """Checkpoints that were deleted."""
     existed: _builtins.bool
-    """Whether this call made the tombstone: false where there was nothing, or one already."""
+    """Whether this request made the tombstone: false where there was nothing, or one already."""
     next_epoch: _builtins.int
     """The epoch from which on the room can be begun anew: well above all that were deleted."""
     done: _builtins.bool

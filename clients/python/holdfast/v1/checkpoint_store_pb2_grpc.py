@@ -194,7 +194,7 @@ class CheckpointStoreServicer(object):
         goes in any case. The latest is verified first, whole: a room in which it is not good is left alone. Sends progress
         now and then, and last a summary. Errors: INVALID_ARGUMENT (INVALID_RETENTION); for a single room also NOT_FOUND
         (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID, INTEGRITY_FAILED) and FAILED_PRECONDITION
-        (SEAL_KEY_UNAVAILABLE).
+        (SEAL_KEY_UNAVAILABLE, and PRECONDITION_FAILED where the pointer is still in shellcade's form: migrate first).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -89,7 +89,7 @@ class CheckpointStoreStub:
     goes in any case. The latest is verified first, whole: a room in which it is not good is left alone. Sends progress
     now and then, and last a summary. Errors: INVALID_ARGUMENT (INVALID_RETENTION); for a single room also NOT_FOUND
     (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID, INTEGRITY_FAILED) and FAILED_PRECONDITION
-    (SEAL_KEY_UNAVAILABLE).
+    (SEAL_KEY_UNAVAILABLE, and PRECONDITION_FAILED where the pointer is still in shellcade's form: migrate first).
     """
     DeleteRoom: _grpc.UnaryStreamMultiCallable[_checkpoint_store_pb2.DeleteRoomRequest, _checkpoint_store_pb2.DeleteRoomResponse]
     """Deletes a room: the pointer is replaced by a tombstone in one step, and then the checkpoints are deleted. While the
@@ -194,7 +194,7 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     goes in any case. The latest is verified first, whole: a room in which it is not good is left alone. Sends progress
     now and then, and last a summary. Errors: INVALID_ARGUMENT (INVALID_RETENTION); for a single room also NOT_FOUND
     (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID, INTEGRITY_FAILED) and FAILED_PRECONDITION
-    (SEAL_KEY_UNAVAILABLE).
+    (SEAL_KEY_UNAVAILABLE, and PRECONDITION_FAILED where the pointer is still in shellcade's form: migrate first).
     """
     DeleteRoom: _aio.UnaryStreamMultiCallable[_checkpoint_store_pb2.DeleteRoomRequest, _checkpoint_store_pb2.DeleteRoomResponse]  # type: ignore[assignment]
     """Deletes a room: the pointer is replaced by a tombstone in one step, and then the checkpoints are deleted. While the
@@ -332,7 +332,7 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
         goes in any case. The latest is verified first, whole: a room in which it is not good is left alone. Sends progress
         now and then, and last a summary. Errors: INVALID_ARGUMENT (INVALID_RETENTION); for a single room also NOT_FOUND
         (ROOM_NOT_FOUND), DATA_LOSS (POINTER_INVALID, SEAL_INVALID, INTEGRITY_FAILED) and FAILED_PRECONDITION
-        (SEAL_KEY_UNAVAILABLE).
+        (SEAL_KEY_UNAVAILABLE, and PRECONDITION_FAILED where the pointer is still in shellcade's form: migrate first).
         """
 
     @_abc_1.abstractmethod

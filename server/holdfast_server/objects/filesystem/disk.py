@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from holdfast_server.errors import HoldfastError, ReadOnly, Reason, StorageFull, Unavailable
+from holdfast_server.objects.key import ObjectKey
 
 _COPY_BYTES = 16 << 20
 
@@ -223,16 +225,16 @@ def sync_directory(path: Path) -> None:
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def _ours(error: OSError, *, writing: bool) -> HoldfastError:
-    """Return what the failure of a system call means to a caller; the paths stay in the log."""
+def _ours(error: OSError, what: str, *, writing: bool) -> HoldfastError:
+    """Return what the failure of a system call on `what` means to a caller; the paths stay in the log."""
     if error.errno == errno.ENOSPC:
-        return StorageFull("the disk is full")
+        return StorageFull(f"{what}: the disk is full")
     if error.errno == errno.EDQUOT:
-        return StorageFull("the disk quota is used up", Reason.QUOTA_EXCEEDED)
+        return StorageFull(f"{what}: the disk quota is used up", Reason.QUOTA_EXCEEDED)
     if writing and error.errno in _NOT_WRITABLE:
-        return ReadOnly()
+        return ReadOnly(f"{what}: the store can be read but not written")
     name = errno.errorcode.get(error.errno or 0, "error")
-    return Unavailable(Reason.BACKEND_UNAVAILABLE, f"the file system failed: {name}")
+    return Unavailable(Reason.BACKEND_UNAVAILABLE, f"{what}: the file system failed: {name}")
 
 
 class os_errors_translated:  # noqa: N801 (used as a function would be)
@@ -241,17 +243,21 @@ class os_errors_translated:  # noqa: N801 (used as a function would be)
     A class: a generator's context manager is slower, and this is around every operation.
     """
 
-    __slots__ = ("_writing",)
+    __slots__ = ("_writing", "what")
 
-    def __init__(self, *, writing: bool) -> None:
+    def __init__(self, what: ObjectKey | str, *, writing: bool) -> None:
+        self.what = what
+        """What the block is about: the error says it first."""
         self._writing = writing
 
-    def __enter__(self) -> None:
-        """Do nothing."""
+    def __enter__(self) -> Self:
+        """Return it, for what becomes known of `what` within the block."""
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Translate an `OSError`."""
         if isinstance(error, OSError):
-            raise _ours(error, writing=self._writing) from error
+            what = self.what if isinstance(self.what, str) else f"key {self.what.text!r}"
+            raise _ours(error, what, writing=self._writing) from error

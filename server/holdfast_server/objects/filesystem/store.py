@@ -63,7 +63,7 @@ class _Reader(ObjectReader):
         self._file = file
 
     def __iter__(self) -> Iterator[Chunk]:
-        with os_errors_translated(writing=False):
+        with os_errors_translated(self.info.key, writing=False):
             touched = pieces_touched(self.extent)
             crcs = self._file.read_crcs(touched)
 
@@ -143,7 +143,8 @@ class FilesystemStore(ObjectStore):
         attributes: Attributes = NO_ATTRIBUTES,
     ) -> ObjectInfo:
         """Store the body's bytes; see `ObjectStore.put`."""
-        with body.given_up_on_failure(), os_errors_translated(writing=True):
+        what = name if isinstance(name, ObjectKey) else "an object that is named by its content"
+        with body.given_up_on_failure(), os_errors_translated(what, writing=True) as translated:
             if isinstance(name, ObjectKey):
                 self._check(condition, name)
             with self._scratch.file() as file:
@@ -156,6 +157,7 @@ class FilesystemStore(ObjectStore):
                         begun = written
                 digests = body.digests
                 key = name if isinstance(name, ObjectKey) else name.key_of(digests.sha256)
+                translated.what = key
                 info = ObjectInfo(
                     key, digests.size_bytes, secrets.token_hex(16), digests.sha256, attributes, datetime.now(UTC)
                 )
@@ -165,7 +167,7 @@ class FilesystemStore(ObjectStore):
 
     def get(self, key: ObjectKey, wanted: Range = WHOLE, *, condition: Condition = OVERWRITE) -> ObjectReader:
         """Open an object; see `ObjectStore.get`."""
-        with os_errors_translated(writing=False):
+        with os_errors_translated(key, writing=False):
             fd = self._tree.open(key)
             try:
                 file = record.ObjectFile(self._disk, fd, key)
@@ -182,7 +184,7 @@ class FilesystemStore(ObjectStore):
 
     def stat(self, key: ObjectKey) -> ObjectInfo:
         """Tell what is known of an object; see `ObjectStore.stat`."""
-        with os_errors_translated(writing=False), self._tree.opened(key) as fd:
+        with os_errors_translated(key, writing=False), self._tree.opened(key) as fd:
             return record.read(self._disk, fd, key)
 
     def stat_many(self, keys: Sequence[ObjectKey]) -> list[ObjectInfo | HoldfastError | None]:
@@ -191,13 +193,13 @@ class FilesystemStore(ObjectStore):
 
     def delete(self, key: ObjectKey, *, condition: Condition = OVERWRITE) -> bool:
         """Remove an object; see `ObjectStore.delete`."""
-        with os_errors_translated(writing=True), self._locks.of_key(key):
+        with os_errors_translated(key, writing=True), self._locks.of_key(key):
             self._check(condition, key)
             return self._tree.remove(key)
 
     def list(self, query: ListQuery) -> Iterator[Entry | CommonPrefix]:
         """Yield what the query asks for; see `ObjectStore.list`."""
-        with os_errors_translated(writing=False):
+        with os_errors_translated(f"the list of {query.prefix!r}", writing=False):
             yield from self._tree.list(query, self._entry_record)
 
     def copy(
@@ -213,7 +215,8 @@ class FilesystemStore(ObjectStore):
 
         The checksums are copied with the bytes, so a damaged source makes a copy that is known to be damaged.
         """
-        with os_errors_translated(writing=True), self._tree.opened(source) as fd:
+        what = f"the copy of key {source.text!r} to {target.text!r}"
+        with os_errors_translated(what, writing=True), self._tree.opened(source) as fd:
             file = record.ObjectFile(self._disk, fd, source)
             found = file.info
             source_condition.check(source, found)

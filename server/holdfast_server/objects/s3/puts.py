@@ -16,7 +16,6 @@ from holdfast_server.errors import (
     HoldfastError,
     IntegrityFailed,
     Reason,
-    StorageFull,
     Unavailable,
 )
 from holdfast_server.objects.base import ConditionMode, NamedByContent
@@ -212,11 +211,7 @@ class Puts:
             new = New(name, -1, body.header.sha256, attributes, record.new_write_id())
             return self._put_in_parts(new, body, parts, seed, condition)
         with self._spool.open() as spooled:
-            try:
-                _write(parts, spooled)
-            except StorageFull as full:
-                message = f"{full.message}; an upload whose header declares its sha256 needs no room there"
-                raise StorageFull(message, full.reason) from full
+            _write(parts, spooled)
             size = part_size(spooled.size_bytes, self._part_bytes)
             again = Parts(size).cut(_read_back(spooled))
             return self._put_in_parts(_new(name, body, attributes), body, again, seed, condition)
