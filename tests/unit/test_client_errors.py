@@ -225,6 +225,11 @@ def test_a_status_without_details_goes_by_its_code_and_names_the_address(
     assert answering[1] in got.message
 
 
+def test_a_call_that_the_server_gave_up_is_said_to_have_stalled_perhaps(answering: tuple[_Answering, str]) -> None:
+    got = _answer(answering, _status(grpc.StatusCode.CANCELLED, "CANCELLED"))
+    assert got.message == f"a call to {answering[1]} was given up: by its caller, or since it stalled (CANCELLED)"
+
+
 @pytest.mark.parametrize(
     ("words", "kind"),
     [

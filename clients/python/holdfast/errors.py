@@ -24,7 +24,7 @@ HoldfastError
 ├── Unavailable              try again, not before `retry_after_seconds`
 ├── Overloaded               the same, and more slowly
 ├── DeadlineExceeded         there was no answer in time
-├── Cancelled                the caller gave up
+├── Cancelled                the caller gave up, or stalled
 └── InternalError            anything else: a fault of the server, or a call that it does not know
 
 `reason` names the case within a class: the `ErrorReason` of `types.proto` without its prefix. Where no such reason came
@@ -189,7 +189,7 @@ class DeadlineExceeded(HoldfastError):
 
 
 class Cancelled(HoldfastError):
-    """The caller gave the call up."""
+    """The caller gave the call up; or the server, since the caller neither sent nor took anything for too long."""
 
 
 class InternalError(HoldfastError):
@@ -275,6 +275,7 @@ _TOO_LARGE = ("message larger than max", "metadata size exceeds")
 _MESSAGE_BY_CODE = {
     grpc.StatusCode.UNAVAILABLE: "no connection to {address}: {details}",
     grpc.StatusCode.DEADLINE_EXCEEDED: "{address} did not answer in time",
+    grpc.StatusCode.CANCELLED: "a call to {address} was given up: by its caller, or since it stalled ({details})",
     grpc.StatusCode.UNIMPLEMENTED: "{address} does not know this call: {details}",
 }
 """What gRPC's own words lack."""
