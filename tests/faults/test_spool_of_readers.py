@@ -79,11 +79,15 @@ def test_what_is_small_needs_no_room_to_leave(server: ServerProcess, stub: Any) 
         assert load(stub, "small")[1] == sample(MIB)
 
 
-def test_what_does_not_fit_even_alone_is_refused_before_it_is_read(server: ServerProcess, stub: Any) -> None:
-    save(stub, "huge", 1, sample(SPOOL * 3 // 4))
-    refusal = load_refused(stub, "huge")
-    assert refusal.reason == "SPOOL_FULL"
-    assert ": 0 of " in refusal.message
+def test_what_is_larger_than_the_share_of_readers_is_loaded_where_no_other_waits(
+    server: ServerProcess, stub: Any
+) -> None:
+    huge = sample(SPOOL * 7 // 8)
+    save(stub, "huge", 1, huge)
+    with stalled_downloads(server.address, "LoadCheckpoint", calls=1):
+        assert load_refused(stub, "huge").reason == "SPOOL_FULL"
+    wait_until(lambda: metric(server, "holdfast_spool_used_bytes") == 0)
+    assert load(stub, "huge")[1] == huge
 
 
 @pytest.mark.parametrize("server", ["s3"], indirect=True)

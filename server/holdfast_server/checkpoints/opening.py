@@ -49,7 +49,8 @@ class WaitingRoom:
 
     def __init__(self, spool: OpensFiles, memory_bytes: int, spool_bytes: int = DEFAULT_SPOOL_BYTES) -> None:
         self._spool = spool
-        self._for_readers = Room(spool_bytes * 3 // 4, _FULL)
+        self._share = spool_bytes * 3 // 4
+        self._for_readers = Room(self._share, _FULL)
         self.memory_bytes = memory_bytes
 
     def take(self, size_bytes: int, stack: ExitStack) -> "Waiting":
@@ -59,11 +60,13 @@ class WaitingRoom:
     def reserve(self, size_bytes: int, stack: ExitStack) -> None:
         """Set aside what a payload will take until its reader is done: whole, so that none is read in vain.
 
-        It is given back with the stack. Raises `StorageFull` (SPOOL_FULL).
+        What is larger than the share of readers takes all of that, so it is loaded where nobody else waits. It is given
+        back with the stack. Raises `StorageFull` (SPOOL_FULL).
         """
         if size_bytes > self.memory_bytes:
-            self._for_readers.take(size_bytes)
-            stack.callback(self._for_readers.give_back, size_bytes)
+            taken = min(size_bytes, self._share)
+            self._for_readers.take(taken)
+            stack.callback(self._for_readers.give_back, taken)
 
 
 class Waiting(Protocol):
