@@ -38,6 +38,7 @@ def test_nothing_is_put_in_the_place_of_what_the_pointer_names(lost: Checkpoints
         with refused("POINTER_INVALID", "DATA_LOSS") as refusal:
             lost.save(ROOM, 7, data)
         assert "names epoch 7, and that is not there" in refusal.message
+        assert (refusal.names["epoch"], refusal.names["next_epoch"]) == ("7", "8"), "so a saver can go on by itself"
         with refused("POINTER_INVALID", "DATA_LOSS"):
             lost.load(ROOM)
     assert {name: lost.stored(name) for name in lost.names()} == there

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.any_checkpoints import ON_EACH_BACKEND, Checkpoints, refused
+from tests.support.any_checkpoints import ON_EACH_BACKEND, Checkpoints, pointer_name, refused
 
 pytestmark = ON_EACH_BACKEND
 
@@ -80,3 +80,9 @@ def test_an_epoch_that_is_taken_by_what_cannot_be_read_is_named(checkpoints: Che
         checkpoints.save(ROOM, 1, b"1")
     assert refusal.message.startswith(OF_THE_EPOCH)
     assert (refusal.names["epoch"], refusal.names["next_epoch"]) == ("1", "3")
+    assert refusal.names["latest_epoch"] == "2"
+    checkpoints.remove(pointer_name(ROOM))
+    checkpoints.restart()
+    with refused("SEAL_KEY_UNAVAILABLE") as refusal:
+        checkpoints.save(ROOM, 1, b"1")
+    assert refusal.names["latest_epoch"] == "-1", "there is no pointer: who begins the room should not go over it"

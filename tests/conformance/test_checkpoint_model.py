@@ -68,25 +68,27 @@ class CheckpointModel(RuleBasedStateMachine):
     def save(self, *, server: int, room: str, offset: int, data: bytes, expected: str, require_new: bool) -> None:
         epoch, model = self._epoch(room, offset), self._model[room]
         if_latest = {"any": None, "right": model.latest, "none": -1, "wrong": model.latest + 1}[expected]
-        wanted = model.save(epoch, data, if_latest, require_new=require_new)
+        writer = f"w{server}"
+        wanted = model.save(epoch, data, if_latest, require_new=require_new, writer=writer)
         saved = tried(
             lambda: self._servers[server].save(
-                room, epoch, data, if_latest_epoch=if_latest, require_new=require_new, writer_id=f"w{server}"
+                room, epoch, data, if_latest_epoch=if_latest, require_new=require_new, writer_id=writer
             )
         )
         if isinstance(saved, Refusal):
             assert wanted == saved.reason
-            self._note_leftover(room, epoch, data)
+            self._note_leftover(room, epoch, data, writer)
             return
         assert not isinstance(wanted, Reason), wanted
         assert (saved.outcome, saved.pointer_moved) == (wanted.outcome.value, wanted.moved)
         assert (saved.latest_epoch, saved.next_epoch) == (wanted.latest, wanted.next_epoch)
 
-    def _note_leftover(self, room: str, epoch: int, data: bytes) -> None:
+    def _note_leftover(self, room: str, epoch: int, data: bytes, writer: str) -> None:
         """Note what a server left that did not know of a deletion: below the tombstone nobody is shown it."""
         model = self._model[room]
         if epoch <= max(model.buried, model.floor) and epoch_name(room, epoch) in self._back_door.names():
             model.payloads.setdefault(epoch, data)
+            model.writers.setdefault(epoch, writer)
 
     @rule(server=servers, room=names, offset=st.integers(1, 4), data=payloads)
     def save_and_fail_at_the_pointer(self, server: int, room: str, offset: int, data: bytes) -> None:

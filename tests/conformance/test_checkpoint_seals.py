@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from holdfast.v1 import checkpoint_store_pb2 as pb
+from holdfast_server.checkpoints.names import MAX_RISE
 from tests.support.any_checkpoints import (
     DAMAGED,
     STORED,
@@ -136,6 +137,32 @@ def test_a_room_whose_key_is_lost_is_deleted_when_that_is_asked_for(checkpoints:
     with refused("EPOCH_TOO_OLD"):
         checkpoints.save(ROOM, 5, b"late")
     assert checkpoints.save(ROOM, last.next_epoch, b"anew").pointer_moved
+
+
+def test_a_room_deleted_twice_stays_deleted_where_the_key_of_its_tombstone_is_lost(checkpoints: Checkpoints) -> None:
+    checkpoints.save(ROOM, 5)
+    second = checkpoints.delete_room(ROOM).next_epoch
+    checkpoints.save(ROOM, second)
+    third = checkpoints.delete_room(ROOM).next_epoch
+    replace_key(checkpoints)
+    checkpoints.restart()
+    *_, last = checkpoints.messages("DeleteRoom", pb.DeleteRoomRequest(room_id=ROOM, without_key=True))
+    assert last.next_epoch >= third
+    with refused("EPOCH_TOO_OLD", "FAILED_PRECONDITION"):
+        checkpoints.save(ROOM, second + 1, b"of one who has not heard of the second deletion")
+
+
+def test_a_pointer_that_nobody_vouches_for_does_not_close_its_room(checkpoints: Checkpoints) -> None:
+    checkpoints.save(ROOM, MAX_RISE)
+    checkpoints.save(ROOM, checkpoints.delete_room(ROOM).next_epoch)
+    checkpoints.delete_room(ROOM)
+    checkpoints.save(ROOM, (1 << 63) - 3)
+    checkpoints.remove(epoch_name(ROOM, (1 << 63) - 3))
+    replace_key(checkpoints)
+    checkpoints.restart()
+    *_, last = checkpoints.messages("DeleteRoom", pb.DeleteRoomRequest(room_id=ROOM, without_key=True))
+    for epoch in (last.next_epoch, last.next_epoch + 1):
+        assert checkpoints.save(ROOM, epoch).pointer_moved
 
 
 def test_a_save_whose_key_is_retired_while_its_bytes_come_is_not_acknowledged(checkpoints: Checkpoints) -> None:

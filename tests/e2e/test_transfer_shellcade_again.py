@@ -10,7 +10,7 @@ from holdfast_server.transfer.incoming import Incoming
 from holdfast_server.transfer.outcome import Outcome
 from holdfast_server.transfer.shellcade import ShellcadeImport, opened_shellcade
 from tests.support.any_checkpoints import epoch_name, pointer_name
-from tests.support.legacy_forms import SECRET, Impatient, flat, reading_legacy, room_of, tagged
+from tests.support.legacy_forms import SECRET, Impatient, flat, legacy_keys, migrate, reading_legacy, room_of, tagged
 from tests.support.meddled_store import MeddledStore, meanwhile
 from tests.support.server_process import ServerProcess
 from tests.support.transfers import damage, objects_in, put_all, run, write_tree
@@ -61,6 +61,55 @@ def test_where_it_is_said_the_old_state_comes_back(data: Path, tmp_path: Path) -
     before = run("import", "shellcade", tmp_path / "blobs", "--to", data, "--replace-sealed", "--json")
     assert (before.code, before.count("copied", "replaced", "kept")) == (0, {"copied": 4, "replaced": 3, "kept": 0})
     assert {name: objects_in(data)[name].data for name in TREE} == TREE
+
+
+def test_a_room_with_sealed_epochs_that_the_tree_lacks_stays_and_is_named(data: Path, tmp_path: Path) -> None:
+    with ServerProcess(data, env=LEGACY) as server, holdfast.connect(server.address) as client:
+        client.checkpoints.save(ROOM, 2, b"new")
+    before = objects_in(data)
+    for flags in (["--dry-run"], []):
+        ran = run("import", "shellcade", tmp_path / "blobs", "--to", data, "--replace-sealed", *flags)
+        assert ran.code == 1
+        lines = [line.split(": ") for line in ran.err.splitlines()]
+        assert sorted(line[1] for line in lines) == sorted(name for name in TREE if name.startswith("snapshots/duel/"))
+        assert {f"Holdfast has sealed {epoch_name(ROOM, 2)!r}" in line[2] for line in lines} == {True}
+    after = objects_in(data)
+    assert {name: after[name] for name in after if ROOM in name} == {
+        name: before[name] for name in before if ROOM in name
+    }
+    assert after["snapshots/sleepy"].data == TREE["snapshots/sleepy"]
+    with ServerProcess(data, env=LEGACY) as server, holdfast.connect(server.address) as client:
+        assert client.checkpoints.load(ROOM).read() == b"new"
+
+
+@pytest.mark.parametrize("pointer", [TREE[pointer_name(ROOM)], b"garbage"])
+def test_no_plain_pointer_is_put_beside_sealed_epochs(data: Path, tmp_path: Path, pointer: bytes) -> None:
+    (data / "objects/tree/snapshots.d" / f"{ROOM}.d" / "latest.f").unlink()
+    write_tree(tmp_path / "blobs", {pointer_name(ROOM): pointer})
+    ran = run("import", "shellcade", tmp_path / "blobs", "--to", data)
+    assert (ran.code, len(ran.err.splitlines())) == (1, 1)
+    assert ran.err.startswith(f"failed: {pointer_name(ROOM)}: Holdfast has sealed checkpoints of the room")
+    assert pointer_name(ROOM) not in objects_in(data)
+    with ServerProcess(data, env=LEGACY) as server, holdfast.connect(server.address) as client:
+        good = client.checkpoints.load(ROOM, epoch=1).read()
+        assert client.checkpoints.save(ROOM, 2, good, replace_damaged_pointer=True).pointer_moved
+
+
+def test_a_pointer_that_came_later_is_migrated_with_its_room(tmp_path: Path) -> None:
+    objects = MemoryStore()
+    keys = legacy_keys()
+    late = room_of(ROOM, {0: b"old 0", 1: b"old 1"})
+    tree = tmp_path / "blobs"
+    write_tree(tree, {name: late[name] for name in late if name != pointer_name(ROOM)})
+    for failures in (2, 0):
+        with opened_shellcade(tree) as opened:
+            done = [task() for task in ShellcadeImport(Incoming(opened, objects, Impatient())).tasks()]
+        assert [each for each in done if each.outcome is Outcome.FAILED] == []
+        assert len([each for each in migrate(objects, keys) if each.outcome is Outcome.FAILED]) == failures
+        write_tree(tree, late)
+    rooms = reading_legacy(objects, keys)
+    assert rooms.load(ROOM).data == b"old 1"
+    rooms.close()
 
 
 def test_what_is_damaged_may_have_been_sealed(data: Path, tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ class Room:
     """
 
     payloads: dict[int, bytes] = field(default_factory=dict)
+    writers: dict[int, str] = field(default_factory=dict)
+    """Of the payloads; empty: it told no name."""
     damaged: set[int] = field(default_factory=set)
     latest: int = -1
     buried: int = -1
@@ -79,7 +81,7 @@ class Room:
     def highest(self) -> int:
         return max([self.latest, self.buried, *self.payloads])
 
-    def save(self, epoch: int, data: bytes, if_latest: int | None, *, require_new: bool) -> Saved | Reason:
+    def save(self, epoch: int, data: bytes, if_latest: int | None, *, require_new: bool, writer: str) -> Saved | Reason:
         is_elsewhere = if_latest is not None and self.latest not in {if_latest, epoch}
         # A room that has lost its pointer would be set back, too.
         has_no_pointer = not self.is_live and self.buried < 0
@@ -91,13 +93,16 @@ class Room:
         if epoch in self.payloads:
             if require_new:
                 return Reason("ALREADY_EXISTS")
-            is_same, is_damaged = self.payloads[epoch] == data, epoch in self.damaged
+            is_anothers = if_latest is not None and self.writers.get(epoch, "") != writer
+            is_same, is_damaged = self.payloads[epoch] == data and not is_anothers, epoch in self.damaged
             if (not is_same or is_damaged) and if_latest not in {None, self.latest}:
                 return Reason("CONCURRENT_MODIFICATION")
             if not is_same or is_damaged:
                 taken = Outcome.DAMAGED if is_damaged else Outcome.DIFFERENT
                 return Saved(taken, moved=False, latest=self.latest, next_epoch=self.highest + 1)
             outcome = Outcome.SAME
+        else:
+            self.writers[epoch] = writer
         self.payloads[epoch] = data
         moved = epoch > self.latest
         if moved:
@@ -155,6 +160,7 @@ class Room:
 
     def remove(self, epoch: int) -> None:
         del self.payloads[epoch]
+        self.writers.pop(epoch, None)
         self.damaged.discard(epoch)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import holdfast
 from holdfast import CheckpointSaver, CheckpointSavers, Saved
+from holdfast.checkpoint_savers import _LastTries
 from tests.support.room_store import FakeClock, RoomStore
 from tests.support.waiting import wait_until
 
@@ -244,3 +245,75 @@ class TestRoomsThatAreDone:
         assert (drained.saved, drained.error) == (None, saver.last_error)
         assert isinstance(drained.error, holdfast.EpochTooOld)
         savers.drain()
+
+
+class TestDrainingWithRoomsThatFail:
+    """Every room has its try before those that failed have more, and no thread is held by their pauses."""
+
+    _DAMAGED = holdfast.PointerInvalid("POINTER_INVALID", "badly read")
+
+    def test_rooms_that_fail_hold_no_other_up(self, store: _Store, clock: FakeClock) -> None:
+        savers = CheckpointSavers(store, threads=2, clock=clock, random=lambda: 1.0, start_epoch=0)
+        names = ["bad-0", "bad-1", "bad-2", "good-0", "good-1", "good-2"]
+        for name in names:
+            savers.add(name, _snapshot)
+            store.rooms[name].faults = [self._DAMAGED] if name.startswith("bad") else []
+        drained: dict[str, holdfast.Drained] = {}
+        draining = threading.Thread(target=lambda: drained.update(savers.drain(1e6)))
+        draining.start()
+        try:
+            wait_until(lambda: [name for name in names if store.rooms[name].latest == 0] == names[3:])  # in no time
+            assert all(len(store.rooms[name].tried) == 1 for name in names)
+        except BaseException:
+            clock.now += 1e7  # or the drain would never end
+            raise
+
+        def is_over_later() -> bool:
+            clock.now += 1
+            return not draining.is_alive()
+
+        wait_until(is_over_later)
+        assert list(drained) == names
+        assert all(one.error is None and one.saved is not None for one in drained.values())
+
+    def test_rooms_that_go_on_failing_are_tried_at_their_times_until_it_is_over(self, store: _Store) -> None:
+        clock = FakeClock()
+        began = clock.now
+        at: dict[str, list[float]] = defaultdict(list)
+        savers = [
+            CheckpointSaver(store, name, _snapshot, clock=clock, random=lambda: 1.0, start_epoch=0) for name in "ab"
+        ]
+        for name in "ab":
+            store.rooms[name].faults = [self._DAMAGED] * 100
+            store.rooms[name].meanwhile = lambda name=name: at[name].append(clock.now - began)
+        tries = _LastTries(clock, began + 10, savers)
+        tries.work()
+        assert tries.result() == dict.fromkeys("ab", holdfast.Drained(None, self._DAMAGED))
+        assert at == {"a": [0, 1, 3, 7], "b": [0, 1, 3, 7]}  # there is no time for a pause of 8
+
+    def test_one_that_comes_too_late_to_be_tried_again_is_told_why_it_failed(
+        self, store: _Store, clock: FakeClock
+    ) -> None:
+        savers = CheckpointSavers(store, threads=1, clock=clock, random=lambda: 1.0, start_epoch=0)
+        savers.add("bad", _snapshot)
+        store.rooms["bad"].faults = [self._DAMAGED]
+        savers.add("slow", _snapshot)
+
+        def slowly() -> None:
+            clock.now += 20
+
+        store.rooms["slow"].meanwhile = slowly
+        drained = savers.drain(10)
+        assert (drained["bad"].error, drained["slow"].error) == (self._DAMAGED, None)
+        assert len(store.rooms["bad"].tried) == 1
+
+    def test_one_whose_snapshot_ends_the_thread_keeps_no_other_from_it(self, store: _Store, clock: FakeClock) -> None:
+        def ends() -> bytes:
+            raise SystemExit
+
+        savers = CheckpointSavers(store, threads=1, clock=clock, random=lambda: 1.0, start_epoch=0)
+        savers.add("ends", ends)
+        savers.add("good", _snapshot)
+        with pytest.raises(SystemExit):
+            savers.drain()
+        assert store.rooms["good"].latest == 0

@@ -523,6 +523,35 @@ class TestWatching:
             next(events)
         assert len(pauses) == 3
 
+    def test_one_that_the_server_gave_up_is_taken_up_again(
+        self, fake: FakeCheckpoints, checkpoints: Checkpoints, pauses: list[float]
+    ) -> None:
+        def stalled(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            yield _event(5)
+            context.abort(grpc.StatusCode.CANCELLED, "stalled")
+
+        fake.answers = [stalled, _broken_off(iter([_event(5), _event(6)]), 2)]
+        assert [event.epoch for event in islice(checkpoints.watch(["a"]), 2)] == [5, 6]
+        assert len(pauses) == 1
+        fake.answers = [stalled]
+        with pytest.raises(holdfast.Cancelled):
+            list(checkpoints.watch(["a"]))
+        assert len(pauses) == 1 + 3
+
+    def test_closing_the_client_ends_it(self, fake: FakeCheckpoints, address: str, pauses: list[float]) -> None:
+        def endless(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            yield _event(5)
+            fake.released.wait(30)
+
+        fake.answers = [endless]
+        client = holdfast.Client(address, Retrier(retries=3, sleep=pauses.append))
+        events = client.checkpoints.watch(["a"])
+        next(events)
+        client.close()
+        with pytest.raises(holdfast.Cancelled):
+            next(events)
+        assert (len(fake.requests), len(pauses)) == (1, 1)
+
     @pytest.mark.parametrize("epoch", [6, 0], ids=["above", "anew"])
     def test_a_room_that_was_deleted_is_told_and_then_wherever_it_is_begun(
         self, fake: FakeCheckpoints, checkpoints: Checkpoints, epoch: int

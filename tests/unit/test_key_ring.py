@@ -191,7 +191,7 @@ class TestChangesOfARing:
 
     def test_the_keys_of_another_ring_are_joined_and_none_of_them_signs_or_waits_to(self) -> None:
         ring = KeyRing((key(1), key(2, SIGNING)), (b"x",))
-        other = KeyRing((key(3), key(4, SIGNING), key(5, RETIRED), key(1, RETIRED)), (b"y", b"x"))
+        other = KeyRing((key(3), key(4, SIGNING), key(5, RETIRED), key(1)), (b"y", b"x"))
         joined = ring.joined(other)
         assert joined == KeyRing((key(3), key(4), key(5, RETIRED), key(1), key(2, SIGNING)), (b"x", b"y"))
         assert joined.signing == ring.signing
@@ -199,9 +199,12 @@ class TestChangesOfARing:
         assert joined.joined(other) == joined
         assert ring.joined(ring) == ring
 
-    def test_a_retired_key_that_another_ring_has_stays_retired(self) -> None:
+    def test_what_is_retired_in_either_of_two_rings_is_retired(self) -> None:
         ring = KeyRing((key(1, RETIRED), key(2, SIGNING)))
         assert ring.joined(KeyRing((key(1, SIGNING),))) == ring
+        assert KeyRing((key(1), key(2, SIGNING))).joined(KeyRing((key(1, RETIRED),))) == ring
+        with pytest.raises(KeyRingError, match="0202020202020202 signs, and is retired in the other key ring"):
+            ring.joined(KeyRing((key(2, RETIRED),)))
 
     def test_another_key_with_the_same_id_is_refused(self) -> None:
         forged = replace(key(1), secret=b"z" * 32)

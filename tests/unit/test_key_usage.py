@@ -20,9 +20,9 @@ def checkpoints() -> Iterator[Checkpoints]:
         yield opened
 
 
-def used(checkpoints: Checkpoints) -> KeyUsage:
+def used(checkpoints: Checkpoints, *of: bytes) -> KeyUsage:
     with closing(Workers()) as workers:
-        return key_usage(checkpoints.objects, workers)
+        return key_usage(checkpoints.objects, workers, of)
 
 
 def one(room: str) -> Use:
@@ -114,4 +114,6 @@ def test_so_many_keys_are_told_apart_and_no_more(checkpoints: Checkpoints, monke
         checkpoints.keys.rotate()
     found = used(checkpoints)
     assert len(found.keys) == 3
+    last = checkpoints.keys.ring.keys[3].id
+    assert used(checkpoints, last).keys[last] == {Kind.SNAPSHOTS: Use(1, ["room3"])}, "one that is asked for is counted"
     assert found.unread == {Kind.SNAPSHOTS: Use(2, ["room3", "room4"])}

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -53,6 +54,18 @@ def test_a_wait_that_is_too_long_is_given_up_and_says_so_even_where_the_peer_cam
     assert error.value.reason is Reason.DEADLINE_EXCEEDED
     assert wait.has_stalled
     assert counted(registry) == 1
+
+
+def test_a_call_that_cannot_be_ended_keeps_no_other_from_it(stalls: Stalls, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    for _ in range(2):
+        given_up = threading.Event()
+        failing, other = Wait(stalls, METHOD, fail), Wait(stalls, METHOD, given_up.set)
+        with suppress(DeadlineExceeded), failing, suppress(DeadlineExceeded), other:
+            assert given_up.wait(SECONDS)
+    assert "A stalled call could not be ended" in caplog.text
 
 
 def test_the_end_of_a_generator_in_a_wait_stays_that(stalls: Stalls) -> None:

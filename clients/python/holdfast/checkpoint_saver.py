@@ -73,7 +73,8 @@ class CheckpointSaver:
     epoch advances only after success: the payload is there, and the room's pointer names it. A save that fails is tried
     again at the same epoch, with the state of then: soon if that may help, else in the next period. An epoch that is
     taken by another payload, is damaged, sealed so that the server cannot read it, or lies below another writer's, is
-    tried at the server's `next_epoch` at once.
+    tried at the server's `next_epoch` at once; so is the pointer's own, whose checkpoint is gone, but not by a saver
+    that begins a room.
 
     **A room that somebody deletes meanwhile is not brought back.** For a saver that has saved it, or was started above
     epoch 0, that is the end: it stops, `last_error` is the `EpochTooOld` that says `deleted`, and `drain` tells it and
@@ -144,6 +145,8 @@ class CheckpointSaver:
         self._idle.set()
         self._stopping = threading.Event()
         self._drained: Drained | None = None
+        self._last_tries = 0
+        """Those of a drain that failed."""
         self._thread: threading.Thread | None = None
 
     @property
@@ -207,6 +210,12 @@ class CheckpointSaver:
         become one. Draining again tells the same.
         """
         deadline = self._clock.monotonic() + timeout
+        while not isinstance(outcome := self.try_to_drain(deadline), Drained):
+            self._clock.wait(threading.Event(), outcome)
+        return outcome
+
+    def try_to_drain(self, deadline: float) -> Drained | float:
+        """Do what `drain` does, but one try of its save only; where another is due, return in how many seconds."""
         self.stop()
         while not self._begin(periodic=False):
             if not self._clock.wait(self._idle, deadline - self._clock.monotonic()):
@@ -215,7 +224,10 @@ class CheckpointSaver:
                 return self._drained
         try:
             if self._drained is None:
-                self._drained = self._saved_once_more(deadline)
+                outcome = self._save_once_more(deadline)
+                if not isinstance(outcome, Drained):
+                    return outcome
+                self._drained = outcome
             return self._drained
         finally:
             self._end()
@@ -280,21 +292,22 @@ class CheckpointSaver:
             raise TypeError(f"snapshot() of room {self.room_id!r} has to return the state as bytes, not {kind}")
         return bytes(state)  # a copy of what the caller could change
 
-    def _saved_once_more(self, deadline: float) -> Drained:
+    def _save_once_more(self, deadline: float) -> Drained | float:
+        """Return what became of the last save, or the pause before its next try."""
         if (ended_by := self._writer.ended_by) is not None:
             return Drained(None, ended_by)
-        failures = 0
-        while True:
-            try:
-                return Drained(self._save(deadline, even_if_same=True), None)
-            except Exception as error:  # noqa: BLE001 (as in `step`)
-                self._failed(error)
-                pause = self._pause_after(error, failures)
-                is_over = self._drained is not None or self._clock.monotonic() + pause >= deadline
-                if is_over or self._writer.ended_by is not None or not may_pass(error):
-                    return Drained(None, error)
-                failures += 1
-                self._clock.wait(threading.Event(), pause)
+        if self._last_tries and self._clock.monotonic() >= deadline:
+            return Drained(None, self.last_error)  # it says more than that the time is up
+        try:
+            return Drained(self._save(deadline, even_if_same=True), None)
+        except Exception as error:  # noqa: BLE001 (as in `step`)
+            self._failed(error)
+            pause = self._pause_after(error, self._last_tries)
+            self._last_tries += 1
+            is_over = self._drained is not None or self._clock.monotonic() + pause >= deadline
+            if is_over or self._writer.ended_by is not None or not may_pass(error):
+                return Drained(None, error)
+            return pause
 
     def _left(self, deadline: float) -> float:
         """Return the seconds left. Raises `DeadlineExceeded` if none are, or who drains has waited in vain."""

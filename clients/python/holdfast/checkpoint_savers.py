@@ -1,6 +1,7 @@
 """Saving many rooms with a few threads."""
 
 import heapq
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,7 @@ class CheckpointSavers:
         self._clock = clock or SystemClock()
         self._options = options
         self._on_room_failure = on_room_failure
+        self._threads = threads
         self._workers = ThreadPoolExecutor(threads, "checkpoint-saver")
         self._lock = threading.Lock()
         """Of all that follows; held for moments only."""
@@ -95,7 +97,7 @@ class CheckpointSavers:
     def drain(self, timeout: float = DRAIN_TIMEOUT_SECONDS) -> dict[str, Drained]:
         """Drain all rooms within `timeout` seconds, and tell what became of each. Then it takes no more rooms.
 
-        Draining again tells the same.
+        Every room has one try of its last save, before those that failed have more. Draining again tells the same.
         """
         deadline = self._clock.monotonic() + timeout
         with self._lock:
@@ -106,10 +108,14 @@ class CheckpointSavers:
         self._wakeup.set()
         for saver in savers:
             saver.stop()
-        drained = self._workers.map(lambda saver: saver.drain(deadline - self._clock.monotonic()), savers)
-        result = dict(zip((saver.room_id for saver in savers), drained, strict=True))
-        self._workers.shutdown(wait=False)
-        return result
+        tries = _LastTries(self._clock, deadline, savers)
+        try:
+            for worker in [self._workers.submit(tries.work) for _ in range(min(self._threads, len(savers)))]:
+                worker.result()
+        finally:
+            tries.give_up()
+            self._workers.shutdown(wait=False)
+        return tries.result()
 
     def __enter__(self) -> Self:
         return self
@@ -139,3 +145,61 @@ class CheckpointSavers:
             if not (self._is_stopped or saver.is_stopped) and self._savers.get(saver.room_id) is saver:
                 heapq.heappush(self._waiting, (saver.due, next(self._order), saver))
         self._wakeup.set()
+
+
+class _LastTries:
+    """The tries of the last saves of many rooms, by as many threads as do `work`. None is held by a pause.
+
+    A thread waits only where nothing is due, and leaves only where nothing is left: so it takes care itself of what it
+    has to try again, and needs not be woken by others.
+    """
+
+    def __init__(self, clock: Clock, deadline: float, savers: list[CheckpointSaver]) -> None:
+        self._clock = clock
+        self._deadline = deadline
+        self._savers = savers
+        self._lock = threading.Lock()
+        """Of what follows; held for moments only."""
+        self._order = count()
+        self._waiting = [(-math.inf, next(self._order), saver) for saver in savers]  # a heap: it is sorted
+        self._drained: dict[str, Drained] = {}
+        self._raised: BaseException | None = None
+
+    def work(self) -> None:
+        """Try one room after the other, until none is left that nobody is at."""
+        while (due := self._next()) is not None:
+            if isinstance(due, CheckpointSaver):
+                self._try(due)
+            else:
+                self._clock.wait(threading.Event(), due)
+
+    def give_up(self) -> None:
+        """Begin no further try."""
+        with self._lock:
+            self._waiting.clear()
+
+    def result(self) -> dict[str, Drained]:
+        """Return what became of each room. Raises what ended a try as no failure does, such as `SystemExit`."""
+        if self._raised is not None:
+            raise self._raised
+        return {saver.room_id: self._drained[saver.room_id] for saver in self._savers}
+
+    def _next(self) -> CheckpointSaver | float | None:
+        """Take the room that is to be tried next; if it is not due yet, return in how many seconds it is."""
+        with self._lock:
+            if not self._waiting:
+                return None
+            seconds = self._waiting[0][0] - self._clock.monotonic()
+            return seconds if seconds > 0 else heapq.heappop(self._waiting)[2]
+
+    def _try(self, saver: CheckpointSaver) -> None:
+        try:
+            outcome = saver.try_to_drain(self._deadline)
+        except BaseException as error:  # noqa: BLE001 (it is raised once the others are done)
+            self._raised = error
+            return
+        with self._lock:
+            if isinstance(outcome, Drained):
+                self._drained[saver.room_id] = outcome
+            else:
+                heapq.heappush(self._waiting, (self._clock.monotonic() + outcome, next(self._order), saver))

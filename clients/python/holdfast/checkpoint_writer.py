@@ -11,6 +11,7 @@ from holdfast.errors import (
     EpochTooOld,
     HoldfastError,
     NotFound,
+    PointerInvalid,
     SealKeyUnavailable,
     SealTooNew,
 )
@@ -80,7 +81,7 @@ class CheckpointWriter:
             problem: HoldfastError | None
             try:
                 saved = self._store.save(self._room_id, epoch, payload, writer_id=self._writer_id, timeout=left)
-            except (EpochTooOld, SealKeyUnavailable, SealTooNew) as error:
+            except (EpochTooOld, PointerInvalid, SealKeyUnavailable, SealTooNew) as error:
                 problem, next_epoch = error, self._way_on(error)
             else:
                 problem, next_epoch = self._problem(saved, epoch), saved.next_epoch
@@ -114,8 +115,14 @@ class CheckpointWriter:
             self.ended_by = EpochTooOld("EPOCH_TOO_OLD", message, details)
             raise self.ended_by
 
-    def _way_on(self, error: EpochTooOld | SealKeyUnavailable | SealTooNew) -> int:
+    def _way_on(self, error: EpochTooOld | PointerInvalid | SealKeyUnavailable | SealTooNew) -> int:
         """Return the epoch to go on at after this refusal, or raise it."""
+        if isinstance(error, PointerInvalid):
+            # Only of a pointer whose very epoch this is, and is gone: a good save above it mends it.
+            said = error.details.get("next_epoch", "")
+            if not (self._is_begun and said.isdecimal()):
+                raise error
+            return int(said)
         if isinstance(error, EpochTooOld):
             # Who has written goes on: what he has is no blank state, whatever became of the pointer.
             if self._is_begun if error.deleted else not self._has_written:
@@ -125,6 +132,11 @@ class CheckpointWriter:
                 self.epoch = None  # to be asked
         if error.next_epoch is None:  # of a seal: more cannot be read than what has the epoch, or nothing be sealed
             raise error
+        is_seal = not isinstance(error, EpochTooOld)
+        if is_seal and not self._has_written and error.details.get("latest_epoch") == "-1":
+            # There is no pointer. As in `_check_pointer`, but whose state has the epoch cannot be told.
+            self.ended_by = EpochTooOld("EPOCH_TOO_OLD", error.message, error.details)
+            raise self.ended_by from error
         return error.next_epoch
 
     def _problem(self, saved: Saved, epoch: int) -> HoldfastError | None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from holdfast.errors import (
     BrokenUpload,
+    Cancelled,
     ConditionUnsupported,
     InvalidArgument,
     Overloaded,
@@ -113,13 +114,14 @@ class Tries:
         """The time left, at least 0; None: no bound."""
         return None if self._end is None else max(0.0, self._end - self._retrier.clock())
 
-    def pause_after(self, error: Unavailable | Overloaded) -> None:
+    def pause_after(self, error: Unavailable | Overloaded | Cancelled) -> None:
         """Wait before the next try, or raise the error if no try or not enough time is left."""
         retrier = self._retrier
         if self._made >= retrier.retries:
             raise error
         backoff = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2**self._made)
-        pause = (error.retry_after_seconds or 0.0) + retrier.random() * backoff
+        advised = None if isinstance(error, Cancelled) else error.retry_after_seconds
+        pause = (advised or 0.0) + retrier.random() * backoff
         left = self.seconds_left
         if left is not None and pause >= left:
             raise error

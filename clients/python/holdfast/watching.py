@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.calls import Calls, checked
 from holdfast.checkpoint_results import Watched, watched
-from holdfast.errors import InternalError
+from holdfast.errors import Cancelled, InternalError
 from holdfast.incoming import Call
 from holdfast.retrying import MAX_BACKOFF_SECONDS, PASSING, Tries
 from holdfast.v1 import checkpoint_store_pb2 as pb
@@ -30,16 +30,23 @@ def _events(
 ) -> Iterator[Watched]:
     news = _News()
     tries: Tries | None = None
+    cancelled: Cancelled | None = None
     while True:
         began = calls.retrier.clock()
-        call = method(request)
+        try:
+            call = method(request)
+        except ValueError as error:
+            if cancelled is None:
+                raise
+            raise cancelled from error  # the channel is closed: that has ended the call, not the server
         try:
             with calls.translated():
                 for message in call:
                     if news.is_new(event := watched(message)):
                         tries = None
                         yield event
-        except PASSING as error:
+        except (*PASSING, Cancelled) as error:  # nobody here cancels a call while its news are awaited: it had stalled
+            cancelled = error if isinstance(error, Cancelled) else None
             # However long the rooms were quiet: what counts is the time without a connection.
             if tries is None or calls.retrier.clock() - began > MAX_BACKOFF_SECONDS:
                 tries = calls.retrier.begin()

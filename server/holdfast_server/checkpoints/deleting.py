@@ -9,7 +9,7 @@ from holdfast_server import calls
 from holdfast_server.checkpoints.epochs import epochs_of, highest_epoch
 from holdfast_server.checkpoints.lists import rooms_of
 from holdfast_server.checkpoints.metrics import CheckpointMetrics
-from holdfast_server.checkpoints.names import RoomId
+from holdfast_server.checkpoints.names import MAX_RISE, RoomId
 from holdfast_server.checkpoints.pointer_form import tombstone_epoch
 from holdfast_server.checkpoints.pointers import BadPointer, Pointers
 from holdfast_server.checkpoints.reading import Checkpoints, Failures
@@ -83,6 +83,9 @@ class Deleting:
             ):
                 return seen, True
             highest = highest_epoch(self._objects, room, -1 if seen is None else seen.epoch)
+            if isinstance(known, BadPointer):
+                # It may be a tombstone of which nothing else is left; but nobody vouches for what it says.
+                highest = max(highest, min(known.said_epoch, MAX_RISE))
             if known is None and highest < 0:
                 return None, False
             is_deleted = isinstance(known, Pointer) and known.is_deleted

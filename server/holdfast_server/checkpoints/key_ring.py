@@ -142,17 +142,24 @@ class KeyRing:
     def joined(self, other: Self) -> Self:
         """Return the ring with another one's keys as well, none of which signs, and its legacy secrets.
 
-        They stand before its own, so that none of them waits to sign. What it has already keeps its state.
+        They stand before its own, so that none of them waits to sign. What is retired in either is retired. Raises
+        `KeyRingError` if that is the signing one.
         """
         own = {key.id: key for key in self.keys}
         added = []
+        retired = {key.id for key in other.keys if key.state is KeyState.RETIRED}
         for key in other.keys:
             if (known := own.get(key.id)) is None:
                 added.append(replace(key, state=KeyState.VERIFYING if key.state is KeyState.SIGNING else key.state))
             elif known.secret != key.secret:
                 raise KeyRingError(f"sealing key {key.id.hex()} is in both key rings, and not the same one")
+            elif known.state is KeyState.SIGNING and key.id in retired:
+                raise KeyRingError(
+                    f"sealing key {key.id.hex()} signs, and is retired in the other key ring: rotate first"
+                )
         legacy = tuple(secret for secret in other.legacy if secret not in self.legacy)
-        return replace(self, keys=(*added, *self.keys), legacy=(*self.legacy, *legacy))
+        kept = [replace(key, state=KeyState.RETIRED) if key.id in retired else key for key in self.keys]
+        return replace(self, keys=(*added, *kept), legacy=(*self.legacy, *legacy))
 
     def with_legacy(self, secret: bytes) -> Self:
         """Return the ring with one more legacy secret; with the same ones if it has it already."""

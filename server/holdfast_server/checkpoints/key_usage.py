@@ -3,7 +3,7 @@
 Heads are read, and nothing is verified: so this tells also of keys that are retired already, or not at hand.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain, islice
@@ -99,9 +99,9 @@ class _Found:
     room: str
 
 
-def key_usage(objects: ObjectStore, workers: Workers) -> KeyUsage:
-    """Go through all that CheckpointStore keeps, and read the end of each object."""
-    usage = KeyUsage()
+def key_usage(objects: ObjectStore, workers: Workers, of: Iterable[bytes] = ()) -> KeyUsage:
+    """Go through all that CheckpointStore keeps, and read the end of each object. `of`: keys to count in any case."""
+    usage = KeyUsage({key_id: {} for key_id in of})
     names = _names(objects)
     at_once = objects.describe().reads_at_once
 

@@ -59,7 +59,7 @@ def usage(
         settings = _settings(data_dir, config_file)
         ring = _ring(key_ring or settings.checkpoint_store.key_ring)
         with _opened(settings) as objects, closing(Workers()) as workers:
-            found = key_usage(objects, workers)
+            found = key_usage(objects, workers, [key.id for key in ring.keys])
     ids = _ids(ring, found) if key_id is None else [key_id]
     states = {key.id: key.state.value for key in ring.keys}
     if as_json:

@@ -2,8 +2,9 @@
 
 First every flat snapshot, sealed where ours lie, since some stores list nothing below it; then of each room the
 checkpoint that its pointer names, under its own name, and the pointer with the seal of that; and then every other
-checkpoint. So no plain pointer is left where anything else of its room is sealed, which would be held against it. Each
-step is one conditional put that changes nothing of what a load finds, so it may end anywhere and begin again.
+checkpoint. So no plain pointer is left where anything else of its room is sealed, which would be held against it; and
+a room whose pointer fails, or is not there, stays as it is, so that its pointer may be put back. Each step is one
+conditional put that changes nothing of what a load finds, so it may end anywhere and begin again.
 """
 
 from collections.abc import Iterator
@@ -38,6 +39,12 @@ from holdfast_server.objects.ranges import Tail
 from holdfast_server.transfer.outcome import Done, Moved, Outcome, Task
 from holdfast_server.transfer.work import Patience, Stopped, attempted, failure, listed
 
+_NO_POINTER = (
+    "its room has no pointer, and is left as it is: put that back; or load one of its checkpoints by its epoch, and "
+    "save it above all others"
+)
+_POINTER_FAILED = "the pointer of its room failed, and so the room is left as it is"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -71,6 +78,8 @@ class Migration:
         self._checkpoints = Checkpoints(objects, keys, waiting_room, self._legacy)
         self._named: dict[str, Done] = {}
         """The checkpoints that were sealed before their pointers."""
+        self._failed: set[str] = set()
+        """The names of pointers that failed."""
 
     def phases(self) -> Iterator[Iterator[Task]]:
         """Yield sets of tasks; each needs those before it to be done."""
@@ -105,7 +114,7 @@ class Migration:
             except InvalidArgument as broken:
                 yield partial(failure, name, broken.message)
             else:
-                yield partial(self._attempted, name, partial(self._pointer, room))
+                yield partial(self._pointer_attempted, name, room)
 
     def _checkpoints_found(self) -> Iterator[Task]:
         """Yield a task for each checkpoint."""
@@ -118,7 +127,7 @@ class Migration:
                 yield partial(failure, name, broken.message)
                 continue
             if (epoch := epoch_in(name, room)) is not None:
-                yield partial(self._attempted, name, partial(self._checkpoint, room, epoch))
+                yield partial(self._attempted, name, partial(self._checkpoint_found, room, epoch))
             else:
                 yield partial(failure, name, "its epoch is higher than one can be")
 
@@ -142,14 +151,29 @@ class Migration:
 
         return attempted(name, told, self._patience)
 
-    def _checkpoint(self, room: RoomId, epoch: int) -> Done:
+    def _checkpoint_found(self, room: RoomId, epoch: int) -> Done:
+        """Seal a checkpoint if the pointer of its room is sealed: a plain one would be refused from then on."""
         key = room.epoch_key(epoch)
         if (done := self._named.pop(key.text, None)) is not None:
             return done
-        with self._objects.get(key, Tail(len(END_MAGIC))) as reader:
-            if b"".join(chunk.data for chunk in reader) == END_MAGIC:
-                return Done(key.text, Outcome.PRESENT)
-        checkpoint, payload = self._checkpoints.open(room, epoch, self._tag_of(room, epoch))
+        if self._is_sealed(key):
+            return Done(key.text, Outcome.PRESENT)
+        try:
+            pointer = self._pointers.known(room)
+        except PointerInvalid:
+            return failure(key.text, _POINTER_FAILED)
+        if pointer is None:
+            return failure(key.text, _NO_POINTER)
+        if room.pointer_key.text in self._failed or (pointer.is_plain and not self._plan.dry_run):
+            return failure(key.text, _POINTER_FAILED)
+        return self._checkpoint(room, epoch, pointer.tag if pointer.epoch == epoch else LEGACY_TAG)
+
+    def _checkpoint(self, room: RoomId, epoch: int, tag: bytes) -> Done:
+        """Seal a checkpoint. `tag`: the seal that it must have already, since a sealed pointer names it by that."""
+        key = room.epoch_key(epoch)
+        if self._is_sealed(key):
+            return Done(key.text, Outcome.PRESENT)
+        checkpoint, payload = self._checkpoints.open(room, epoch, tag)
         with payload:
             if payload.footer is not None:
                 return Done(key.text, Outcome.PRESENT)  # others are at it, too
@@ -158,13 +182,15 @@ class Migration:
             self._put(key, payload, checkpoint.info, Purpose.CHECKPOINT, subject, condition=condition)
         return Done(key.text, Outcome.REPLACED, checkpoint.size_bytes)
 
-    def _tag_of(self, room: RoomId, epoch: int) -> bytes:
-        """Return the seal that a checkpoint must have already, since a sealed pointer names it by that."""
-        try:
-            pointer = self._pointers.known(room)
-        except PointerInvalid:
-            return LEGACY_TAG  # the pointer's own task tells of it
-        return pointer.tag if pointer is not None and pointer.epoch == epoch else LEGACY_TAG
+    def _is_sealed(self, key: ObjectKey) -> bool:
+        with self._objects.get(key, Tail(len(END_MAGIC))) as reader:
+            return b"".join(chunk.data for chunk in reader) == END_MAGIC
+
+    def _pointer_attempted(self, name: str, room: RoomId) -> Done:
+        done = self._attempted(name, partial(self._pointer, room))
+        if done.outcome is Outcome.FAILED:
+            self._failed.add(name)
+        return done
 
     def _pointer(self, room: RoomId) -> Done:
         name = room.pointer_key.text
@@ -174,8 +200,10 @@ class Migration:
         if pointer.is_deleted or pointer.tag != LEGACY_TAG:
             return Done(name, Outcome.PRESENT)
         try:
-            if not self._plan.dry_run and (done := self._checkpoint(room, pointer.epoch)).outcome is Outcome.REPLACED:
-                self._named[done.name] = done
+            if not self._plan.dry_run:
+                done = self._checkpoint(room, pointer.epoch, LEGACY_TAG)
+                if done.outcome is Outcome.REPLACED:
+                    self._named[done.name] = done
             checkpoint = self._checkpoints.stat(room, pointer.epoch)
         except ObjectNotFound:
             if self._pointers.read(room) != pointer:

@@ -11,9 +11,9 @@ from holdfast_server.objects.key import MAX_KEY_BYTES, ObjectKey
 
 MAX_ROOM_ID_BYTES = 512
 MAX_EPOCH = (1 << 63) - 2
+"""So that the next one is a number of 64 bits, too."""
 MAX_RISE = 1 << 62
 """How far above what was deleted a room can be saved: a save by mistake at the end of all epochs would close it."""
-"""So that the next one is a number of 64 bits, too."""
 
 MAX_WRITER_CHARACTERS = 128
 

@@ -43,8 +43,8 @@ class OpensFiles(Protocol):
 class WaitingRoom:
     """Where payloads wait: up to `memory_bytes` of each in memory, and larger ones in the spool of `spool_bytes`.
 
-    Those that wait for their readers may take three quarters of it: readers that take their time, or take nothing any
-    more, must leave room for those who save.
+    Those that wait for their readers may take three quarters of it together: readers that take their time, or take
+    nothing any more, must leave room for those who save. One alone may be larger.
     """
 
     def __init__(self, spool: OpensFiles, memory_bytes: int, spool_bytes: int = DEFAULT_SPOOL_BYTES) -> None:

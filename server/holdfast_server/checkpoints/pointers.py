@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -35,6 +35,7 @@ from holdfast_server.objects.base import OVERWRITE, ObjectNotFound, ObjectStore
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.conditions import Condition, CreateOnly, IfMatch, ObjectExists, Overwrite
 from holdfast_server.objects.info import ObjectInfo
+from holdfast_server.objects.ranges import Tail
 
 LEGACY_TAG = b""
 """Of a pointer, or of a checkpoint, that an older system wrote: it binds none."""
@@ -73,9 +74,11 @@ class Target:
 class BadPointer(PointerInvalid):
     """A pointer that must not be gone by; `condition` is on just what was found there, for who replaces it."""
 
-    def __init__(self, room: RoomId, what: str, condition: Condition) -> None:
-        super().__init__(room.text, what)
+    def __init__(self, room: RoomId, what: str, condition: Condition, **details: str) -> None:
+        super().__init__(room.text, what, **details)
         self.condition = condition
+        self.said_epoch = -1
+        """The epoch of one that cannot be verified, as it says itself; -1: it does not."""
 
 
 Observer = Callable[[RoomId, Pointer | None], None]
@@ -162,11 +165,16 @@ class Pointers:
 
     def unread(self, room: RoomId, error: HoldfastError) -> BadPointer:
         """Return a pointer that cannot be read for this reason, to be replaced by somebody who means it."""
+        what = f"cannot be read: {error.message}"
         try:
-            condition: Condition = IfMatch(self._objects.stat(room.pointer_key).etag)
+            with self._objects.get(room.pointer_key, Tail(seal.MAX_FOOTER_BYTES)) as reader:
+                bad = BadPointer(room, what, IfMatch(reader.info.etag))
+                end = b"".join(chunk.data for chunk in reader)
         except ObjectNotFound:
-            condition = CreateOnly()
-        return BadPointer(room, f"cannot be read: {error.message}", condition)
+            return BadPointer(room, what, CreateOnly())
+        with suppress(SealBroken):
+            bad.said_epoch = seal.epoch_in(end)
+        return bad
 
     def furthest(self, room: RoomId) -> Pointer | None:
         """Return the pointer when this process saw it furthest; None: it remembers none."""

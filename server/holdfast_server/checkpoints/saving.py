@@ -136,7 +136,9 @@ class Saving:
             if fresh is None or not fresh.names(pointer.epoch):
                 return fresh or pointer
             what = f"names epoch {pointer.epoch}, and that is not there"
-            raise BadPointer(room, what, IfMatch(fresh.etag)) from None
+            above = highest_epoch(self._objects, room, pointer.epoch) + 1
+            gone = {"epoch": str(pointer.epoch), "next_epoch": str(above)}
+            raise BadPointer(room, what, IfMatch(fresh.etag), **gone) from None
         except IntegrityFailed:
             pass  # it is there
         return pointer
@@ -165,7 +167,9 @@ class Saving:
             # What it is cannot be told, but the room must not be stuck there.
             if place.replacing is not None:
                 raise _not_above(room, epoch, highest_epoch(self._objects, room, epoch)) from unread
-            raise type(unread)(unread.message, **unread.details, next_epoch=str(self._after(place)[1])) from unread
+            pointer, next_epoch = self._after(place)
+            there = {"latest_epoch": str(_latest(pointer)), "next_epoch": str(next_epoch)}
+            raise type(unread)(unread.message, **unread.details, **there) from unread
         except ObjectNotFound:
             message = f"room {room.text!r}: epoch {epoch} was deleted while it was saved"
             raise ConcurrentModification(message, room_id=room.text, epoch=str(epoch)) from None

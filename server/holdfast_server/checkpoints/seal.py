@@ -227,6 +227,11 @@ def head_in(end: bytes) -> Head:
     return Head.decode(end[-footer_length(end) :][:HEAD_BYTES])
 
 
+def epoch_in(end: bytes) -> int:
+    """Return the epoch that an object says from its last bytes; it is not verified. Raises `SealBroken`."""
+    return int(_FIXED.unpack_from(end[-footer_length(end) :], HEAD_BYTES)[0])
+
+
 def open_footer(end: bytes, keys: Keys, expected: SealedAs) -> Footer:
     """Read and verify the footer in the last bytes of an object that should be sealed for just this.
 
@@ -276,8 +281,7 @@ def open_bytes(sealed: bytes, keys: Keys, purpose: Purpose, room_id: str) -> tup
     encoded = sealed[-length:]
     if sealed[:HEAD_BYTES] != encoded[:HEAD_BYTES]:
         raise SealBroken("head and footer are not of one seal")
-    epoch = int(_FIXED.unpack_from(encoded, HEAD_BYTES)[0])
-    footer = open_footer(encoded, keys, SealedAs(purpose, room_id, epoch))
+    footer = open_footer(encoded, keys, SealedAs(purpose, room_id, epoch_in(encoded)))
     payload = sealed[HEAD_BYTES:-length]
     if footer.head.is_encrypted or len(payload) != footer.stored_bytes:
         raise SealBroken("its bytes are not those that were sealed")

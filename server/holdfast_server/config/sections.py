@@ -126,7 +126,9 @@ class RpcSettings(Section):
         default=_RPC.keepalive_timeout_seconds,
         description="An unanswered ping closes the connection after it.",
     )
-    min_ping_seconds: Seconds = Field(default=_RPC.min_ping_seconds, description="Clients may ping no more often.")
+    min_ping_seconds: Seconds = Field(
+        default=_RPC.min_ping_seconds, description="Clients may ping no more often; the Python one does every 20 s."
+    )
     stall_timeout_seconds: Seconds = Field(
         default=_RPC.stall_timeout_seconds,
         description="A call ends whose client neither sends nor takes the next message for so long; 0: never.",

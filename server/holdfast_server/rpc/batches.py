@@ -1,6 +1,5 @@
 """What batches share on the wire: items that fail by themselves, each with a status of its own."""
 
-import logging
 from collections.abc import Callable, Iterable, Sized
 from contextvars import ContextVar
 from typing import TypeVar
@@ -18,8 +17,6 @@ MAX_ANSWER_BYTES = 2 << 20
 
 _STATUS_BYTES = 32
 """A status without its texts, and what holds it in its answer, rounded up."""
-
-_log = logging.getLogger(__name__)
 
 
 class FailedItems:

@@ -103,8 +103,11 @@ class Stalls:
                     wait.has_stalled = True
                     self._waits.discard(wait)
             for wait in overdue:
-                self._report(wait, now - wait.began)
-                wait.give_up()
+                try:
+                    self._report(wait, now - wait.began)
+                    wait.give_up()
+                except Exception:  # noqa: BLE001 (the others are watched on, whatever is with this one)
+                    _log.exception("A stalled call could not be ended", extra={"fields": {"method": wait.method}})
 
     def _report(self, wait: Wait, seconds: float) -> None:
         _, service, method = wait.method.split("/")

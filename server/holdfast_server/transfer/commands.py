@@ -64,7 +64,11 @@ _Overwrite = Annotated[
 ]
 _ReplaceSealed = Annotated[
     bool,
-    typer.Option("--replace-sealed", help="Replace also what Holdfast has sealed: rooms go back to their old state."),
+    typer.Option(
+        "--replace-sealed",
+        help="Replace also what Holdfast has sealed: rooms go back to their old state. "
+        "Not those of which it has sealed epochs that DIR lacks: these fail, and stay as they are.",
+    ),
 ]
 _Jobs = Annotated[int, typer.Option(min=1, max=_MOST_JOBS, help="How many objects at once.")]
 _AsJson = Annotated[bool, typer.Option("--json", help="The summary as a JSON document.")]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from holdfast_server.checkpoints.names import SNAPSHOTS, flat_room
@@ -17,6 +17,7 @@ from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import ByteRange
 from holdfast_server.transfer.copying import is_sound
 from holdfast_server.transfer.outcome import Done, Moved, Note, Outcome, Task, nobody
+from holdfast_server.transfer.sealed_rooms import SealedRooms
 from holdfast_server.transfer.tree import NoPlace, OpenFile, Tree, Unreadable, path_of
 from holdfast_server.transfer.work import Patience, attempted, failure
 
@@ -31,7 +32,8 @@ class Incoming:
     """Takes files of `tree` into `target`. `dry_run`: they are read and checked, and no object is written.
 
     `verify`: the bytes of what the target has are read, too, and replaced where they are damaged; without it only a
-    damaged record is found out. `replace_sealed`: also what Holdfast has sealed of rooms is replaced.
+    damaged record is found out. `replace_sealed`: also what Holdfast has sealed of rooms is replaced, but for
+    rooms of which it has sealed epochs that the tree lacks.
     """
 
     tree: Tree
@@ -41,6 +43,11 @@ class Incoming:
     verify: bool = False
     moved: Moved = nobody
     replace_sealed: bool = False
+    _rooms: SealedRooms = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know what was sealed in the target."""
+        object.__setattr__(self, "_rooms", SealedRooms(self.tree, self.target))
 
     def task(self, place: Place, name: bytes, key: ObjectKey, sha256: bytes | None, *notes: Note) -> Task:
         """Return the task to take a file. `sha256`: what its name says of its bytes; None: nothing."""
@@ -51,6 +58,8 @@ class Incoming:
     def _take(self, place: Place, name: bytes, key: ObjectKey, sha256: bytes | None, notes: tuple[Note, ...]) -> Done:
         path = path_of(place, name)
         try:
+            if self.replace_sealed and (why := self._rooms.why_not_replaced(place, key)):
+                return failure(path, why)
             with self.tree.opened(place, name) as file:
                 if file is None:
                     return Done(path, Outcome.GONE)
@@ -108,6 +117,8 @@ class Incoming:
         elif is_guarded:
             if self._is_sealed(key, found):
                 return Done(path, Outcome.KEPT)
+            if why := self._rooms.why_not_plain(key, file):
+                return failure(path, why)
             condition = CreateOnly() if found is None else IfMatch(found.etag)
         try:
             with _others_noticed():

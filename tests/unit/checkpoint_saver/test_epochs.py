@@ -101,6 +101,39 @@ class TestEpochs:
         assert isinstance(saver.last_error, kind)
         assert (store.tried, saver.epoch, store.asked) == ([(3, b"0")], 3, 0)
 
+    @pytest.mark.parametrize("next_epoch", ["6", "9"])
+    def test_the_pointers_epoch_whose_checkpoint_is_gone_is_passed_by_at_once(
+        self, make: Make, store: RoomStore, game: Game, next_epoch: str
+    ) -> None:
+        gone = holdfast.PointerInvalid("POINTER_INVALID", "it is gone", {"epoch": "5", "next_epoch": next_epoch})
+        told: list[BaseException] = []
+        store.faults = [gone]
+        restored = make(start_epoch=5, on_failure=told.append)
+        assert restored.step() is not None
+        assert (told, restored.last_error) == ([gone], None)
+        assert [epoch for epoch, _ in store.tried] == [5, int(next_epoch)]
+
+        written = make(start_epoch=int(next_epoch) + 1)
+        written.step()
+        game.play()
+        store.faults = [holdfast.PointerInvalid("POINTER_INVALID", "it is gone", {"next_epoch": "20"})]
+        assert written.step() is not None
+        assert store.latest == 20
+
+    @pytest.mark.parametrize(
+        ("start_epoch", "details"),
+        [(0, {"epoch": "0", "next_epoch": "1"}), (5, {}), (5, {"next_epoch": "?"})],
+        ids=["begun by nobody here", "of any other pointer", "not a number"],
+    )
+    def test_a_bad_pointer_is_else_a_failure_at_the_same_epoch(
+        self, make: Make, store: RoomStore, start_epoch: int, details: dict[str, str]
+    ) -> None:
+        store.faults = [holdfast.PointerInvalid("POINTER_INVALID", "bad", details)]
+        saver = make(start_epoch=start_epoch)
+        assert saver.step() is None
+        assert isinstance(saver.last_error, holdfast.PointerInvalid)
+        assert (len(store.tried), saver.epoch, saver.is_stopped) == (1, start_epoch, False)
+
     def test_where_the_server_does_not_say_where_to_go_on_it_is_asked(
         self, make: Make, store: RoomStore, game: Game
     ) -> None:

@@ -62,6 +62,41 @@ class TestLostPointers:
         saver.drain()
         assert (store.tried, store.asked, saver.is_stopped) == ([(5, b"0")], 0, True)
 
+    @pytest.mark.parametrize("kind", [holdfast.SealKeyUnavailable, holdfast.SealTooNew])
+    @pytest.mark.parametrize("start_epoch", [0, 3])
+    def test_nor_over_one_that_the_server_cannot_read(
+        self, make: Make, lost: RoomStore, kind: type[holdfast.HoldfastError], start_epoch: int
+    ) -> None:
+        lost.faults = [kind("SEAL", "it cannot be read", {"next_epoch": "5", "latest_epoch": "-1"})]
+        saver = make(start_epoch=start_epoch)
+        _ended(saver, lost, 5)
+        assert isinstance(saver.last_error.__cause__, kind)  # type: ignore[union-attr]  # just asserted
+
+    def test_who_has_saved_goes_on_above_one_that_the_server_cannot_read(
+        self, make: Make, store: RoomStore, game: Game
+    ) -> None:
+        saver = make()
+        saver.step()
+        game.play()
+        details = {"next_epoch": "5", "latest_epoch": "-1"}
+        store.faults = [holdfast.SealKeyUnavailable("SEAL_KEY_UNAVAILABLE", "no key", details)]
+        assert saver.step() is not None
+        assert store.latest == 5
+
+    def test_a_room_with_a_pointer_is_begun_above_one_that_the_server_cannot_read(
+        self, make: Make, store: RoomStore
+    ) -> None:
+        details = {"next_epoch": "5", "latest_epoch": "2"}
+        store.faults = [holdfast.SealKeyUnavailable("SEAL_KEY_UNAVAILABLE", "no key", details)]
+        assert make().step() is not None
+        assert store.tried == [(0, b"0"), (5, b"0")]
+
+    def test_a_deleted_room_is_begun_whatever_else_is_said_of_it(self, make: Make, store: RoomStore) -> None:
+        details = {"next_epoch": "1000", "latest_epoch": "-1", "deleted": "true"}
+        store.faults = [holdfast.EpochTooOld("EPOCH_TOO_OLD", "deleted", details)]
+        assert make().step() is not None
+        assert store.latest == 1000
+
     def test_who_has_loaded_it_goes_on_above(self, make: Make, lost: RoomStore, game: Game) -> None:
         told: list[BaseException] = []
         saver = make(start_epoch=5, on_failure=told.append)

@@ -810,7 +810,7 @@ class DeleteRoomRequest(_message.Message):
     request_id: _builtins.str
     """Made up anew by the caller for each deletion, such as a UUID: at most 64 characters of printable ASCII. A request
     that is sent once more with the same id, since its answer was lost, deletes nothing of a room that was begun anew
-    in between. Without one, do not repeat a deletion blindly. An id that is none is INVALID_CONDITION.
+    in between, unless another request deleted it since. Without one, do not repeat a deletion blindly. An id that is none is INVALID_CONDITION.
     """
     def __init__(
         self,
