@@ -259,8 +259,8 @@ class Checkpoints(Snapshots):
 
         Epochs in between may be left out; the newest is not, and none comes that is not higher than the last one of its
         room, unless it was told in between that there is none, or that the pointer cannot be read. Where the connection
-        breaks it is taken up again: as often as the client retries without any news. Raises what that ends with.
-        Closing the iterator ends the call.
+        breaks, or the server gives up a watch whose news nobody took, it is taken up again: as often as the client
+        retries without any news. Raises what that ends with. Closing the iterator ends the call.
         """
         return watch(self._calls, self._stub.WatchCheckpoints, room_ids)
 
