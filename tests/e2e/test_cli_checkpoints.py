@@ -18,6 +18,7 @@ import holdfast
 from holdfast.v1 import checkpoint_store_pb2 as pb
 from holdfast.v1.types_pb2 import ErrorReason, ItemStatus
 from holdfast_server import errors as server_errors
+from tests.support.child_processes import killed_on_failure
 from tests.support.fake_checkpoints import (
     FakeCheckpoints,
     checkpoint_download,
@@ -451,11 +452,13 @@ class TestWatching:
         room = f"watched-{as_json}"
         checkpoints.save(room, 4, b"")
         options = ["--json"] if as_json else []
-        with subprocess.Popen(
-            run.line(*options, "checkpoint", "watch", room, f"{room}-none"),
-            env=run.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        with killed_on_failure(
+            subprocess.Popen(
+                run.line(*options, "checkpoint", "watch", room, f"{room}-none"),
+                env=run.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         ) as process:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -476,11 +479,13 @@ class TestWatching:
 
     def test_it_ends_when_nobody_reads_it(self, run: _Command, checkpoints: holdfast.Checkpoints, room: str) -> None:
         checkpoints.save(room, 0, b"")
-        with subprocess.Popen(
-            run.line("checkpoint", "watch", room),
-            env=run.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        with killed_on_failure(
+            subprocess.Popen(
+                run.line("checkpoint", "watch", room),
+                env=run.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         ) as process:
             assert process.stdout is not None
             assert process.stderr is not None

@@ -19,6 +19,7 @@ import holdfast
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1 import blob_store_pb2_grpc
 from holdfast.v1.types_pb2 import ErrorReason, ItemStatus
+from tests.support.child_processes import killed_on_failure
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 
@@ -279,11 +280,13 @@ def halting() -> Iterator[tuple[_Halting, str]]:
 def test_an_interrupted_run_says_that_it_is_not_finished(halting: tuple[_Halting, str], number: signal.Signals) -> None:
     Path("maps/link").symlink_to("a")
     Path("maps/large").unlink()
-    with subprocess.Popen(
-        [sys.executable, "-m", "holdfast", "--address", halting[1], "blob", "sync", "maps", "w"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with killed_on_failure(
+        subprocess.Popen(
+            [sys.executable, "-m", "holdfast", "--address", halting[1], "blob", "sync", "maps", "w"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as process:
         assert halting[0].halted.wait(60)
         process.send_signal(number)

@@ -19,6 +19,7 @@ import holdfast
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1 import blob_store_pb2_grpc
 from holdfast.v1.types_pb2 import ByteRange, DataChunk
+from tests.support.child_processes import killed_on_failure
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 
@@ -122,7 +123,9 @@ def test_a_reader_that_leaves_ends_the_command_quietly(
     address: str, arguments: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
-    with subprocess.Popen(_command(address, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with killed_on_failure(
+        subprocess.Popen(_command(address, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.read(10)
@@ -133,8 +136,10 @@ def test_a_reader_that_leaves_ends_the_command_quietly(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_put_leaves_no_blob(address: str, number: signal.Signals) -> None:
-    with subprocess.Popen(
-        _command(address, "blob", "put", "-", "interrupted"), stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    with killed_on_failure(
+        subprocess.Popen(
+            _command(address, "blob", "put", "-", "interrupted"), stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        )
     ) as process:
         assert process.stdin is not None
         assert process.stderr is not None
@@ -180,8 +185,10 @@ def halting() -> Iterator[str]:
 def test_an_interrupted_get_leaves_what_was_there(halting: str, tmp_path: Path, number: signal.Signals) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"what was there")
-    with subprocess.Popen(
-        _command(halting, "blob", "get", "a", str(target)), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    with killed_on_failure(
+        subprocess.Popen(
+            _command(halting, "blob", "get", "a", str(target)), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

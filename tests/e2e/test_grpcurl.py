@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import holdfast
+from tests.support.child_processes import killed_on_failure
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 
@@ -81,7 +82,7 @@ def test_a_large_blob_put_from_python_is_read_back_the_same(filesystem_server: S
         client.blobs.put("large", data)
     command = [GRPCURL, "-plaintext", "-d", '{"key": "large"}', server.address, "holdfast.v1.BlobStore/GetBlob"]
     found = hashlib.sha256()
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with killed_on_failure(subprocess.Popen(command, stdout=subprocess.PIPE)) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if match := _DATA.match(line):

@@ -13,6 +13,7 @@ import pytest
 
 from holdfast_server import config
 from tests.support import s3_met
+from tests.support.child_processes import killed_on_failure
 from tests.support.documents import blocks, form, run, steps
 from tests.support.s3_servers import MinioServer
 from tests.support.server_process import ServerProcess
@@ -77,14 +78,16 @@ def test_the_commands_serve_a_bucket_that_checkpoints_can_be_saved_in(tmp_path: 
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
     env = {**inherited, "HOLDFAST_LISTEN": "127.0.0.1:0", "HOLDFAST_HTTP": "127.0.0.1:0"}
     shown = [line for block in blocks(ON_S3, "text") for line in block.splitlines()]
-    with subprocess.Popen(
-        ["bash", "-ec", script],
-        cwd=ROOT,
-        env=env,
-        stderr=subprocess.STDOUT,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+    with killed_on_failure(
+        subprocess.Popen(
+            ["bash", "-ec", script],
+            cwd=ROOT,
+            env=env,
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
     ) as process:
         assert process.stdout is not None
         try:
@@ -110,8 +113,8 @@ def test_the_commands_serve_a_bucket_that_checkpoints_can_be_saved_in(tmp_path: 
 def test_make_serve_serves_a_directory(tmp_path: Path) -> None:
     env = {**os.environ, "HOLDFAST_LISTEN": "127.0.0.1:0", "HOLDFAST_HTTP": "127.0.0.1:0"}
     command = ["make", "--no-print-directory", "serve", f"DATA={tmp_path / 'data'}"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    with killed_on_failure(
+        subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     ) as process:
         assert process.stderr is not None
         assert any("Server ready" in line for line in process.stderr)

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from holdfast_server.objects.info import Attributes
+from tests.support.child_processes import killed_on_failure
 from tests.support.raw_blobs import get, put, stub_of
 from tests.support.s3_servers import MinioServer, MotoServer, S3Server
 from tests.support.s3_stores import OpenedStore, fresh_bucket, s3_environment
@@ -463,7 +464,7 @@ def test_a_copy_that_waits_for_its_store_can_be_ended(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        with process:
+        with killed_on_failure(process):
             wait_until(lambda: has_objects(server, env["HOLDFAST_S3__BUCKET"]))
             server.kill()
             process.send_signal(signal.SIGTERM)
@@ -491,7 +492,7 @@ def test_a_signal_ends_it_and_it_says_how_far_it_got(number: signal.Signals, tmp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    with process:
+    with killed_on_failure(process):
         wait_until(lambda: len(objects_names(tmp_path / "to")) > 100)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
@@ -538,11 +539,12 @@ def on_a_terminal(arguments: list[str]) -> tuple[int, str]:
     os.close(theirs)
     shown = b""
     try:
-        while data := read_terminal(ours):
-            shown += data
+        with killed_on_failure(process):
+            while data := read_terminal(ours):
+                shown += data
     finally:
         os.close(ours)
-    return process.wait(30), shown.decode()
+    return process.returncode, shown.decode()
 
 
 def read_terminal(fd: int) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast_server.objects.info import Attributes
+from tests.support.child_processes import killed_on_failure
 from tests.support.s3_servers import MotoServer
 from tests.support.s3_stores import s3_environment
 from tests.support.samples import MIB, sample
@@ -376,7 +377,7 @@ def test_a_killed_export_leaves_no_half_file_and_the_next_one_sweeps(tmp_path: P
     tree = tmp_path / "out"
     arguments = command("export", "flatfs", tree, "--from", tmp_path / "store")
     for wanted in (5, 100):
-        with subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL) as process:
+        with killed_on_failure(subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL)) as process:
             wait_until(lambda: len(list(tree.glob("??/*.data"))) >= wanted)  # noqa: B023 (ends in the loop)
             process.send_signal(signal.SIGKILL)
         left = [

@@ -32,6 +32,7 @@ from tests.support.checkpoint_calls import (
     save,
     stub_of,
 )
+from tests.support.child_processes import killed_on_failure
 from tests.support.s3_faults import uploads
 from tests.support.s3_servers import MinioServer
 from tests.support.s3_stores import PART_BYTES, fresh_bucket, s3_environment
@@ -201,6 +202,7 @@ def begun(rpc: str, size: int) -> Iterator[tuple[Iterator[Any], threading.Event]
 
 
 CLIENT = """
+import os
 import sys
 import threading
 import grpc
@@ -211,7 +213,7 @@ from tests.support.samples import sample
 def requests(rpc):
     yield header(rpc)
     yield from chunks(rpc, sample(int(sys.argv[2])))
-    print(rpc, flush=True)
+    os.write(1, f"{rpc}\\n".encode())  # at once: the two threads' lines must not mix
     threading.Event().wait()
 
 stub = stub_of(grpc.insecure_channel(sys.argv[1]))
@@ -225,7 +227,9 @@ for call in calls:
 def test_the_uploads_of_a_client_that_is_killed_leave_nothing(place: Place, size: int) -> None:
     before = place.files()
     command = [sys.executable, "-c", CLIENT, place.server.address, str(size), *RPCS]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+    with killed_on_failure(
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    ) as process:
         assert process.stdout is not None
         assert {process.stdout.readline().strip() for _ in RPCS} == set(RPCS)
         wait_until(lambda: metric(place.server, "holdfast_calls_at_work") == len(RPCS))

@@ -21,6 +21,7 @@ from holdfast.v1 import checkpoint_store_pb2 as pb
 from holdfast_server.checkpoints import key_file
 from holdfast_server.checkpoints.key_ring import KeyRing
 from tests.support.checkpoint_calls import delete_room, load, save, stub_of
+from tests.support.child_processes import killed_on_failure
 from tests.support.s3_stores import fresh_bucket, s3_environment
 from tests.support.server_metrics import metric
 from tests.support.server_process import ServerProcess
@@ -205,7 +206,7 @@ def test_watchers_that_were_killed_free_their_threads(server: ServerProcess) -> 
     command = [sys.executable, "-c", WATCHER, server.address, str(MOST_CALLS // 2)]
     for _ in range(2):
         root = Path(__file__).parents[2]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        with killed_on_failure(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "watching\n"
             assert metric(server, "holdfast_calls_at_work") == MOST_CALLS // 2
@@ -220,7 +221,8 @@ def test_watchers_that_are_frozen_free_their_threads() -> None:
     with ExitStack() as stack:
         server = stack.enter_context(ServerProcess(env=ENVIRONMENT | pings))
         command = [sys.executable, "-c", WATCHER, server.address, "2"]
-        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root))
+        started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
+        process = stack.enter_context(killed_on_failure(started))
         assert process.stdout is not None
         assert process.stdout.readline() == "watching\n"
         process.send_signal(signal.SIGSTOP)

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from tests.support import s3_met
+from tests.support.child_processes import killed_on_failure
 from tests.support.s3_servers import MinioServer
 from tests.support.s3_stores import OpenedStore, fresh_bucket, s3_environment
 from tests.support.samples import sample
@@ -30,7 +31,7 @@ def test_a_target_that_comes_back_gets_all(tmp_path: Path) -> None:
             client = server.client()
             return client.bucket_exists(bucket) and sum(1 for _ in client.list_objects(bucket, prefix="k"))
 
-        with begun("--from", tmp_path / "from", "--to", "s3", env=env) as process:
+        with killed_on_failure(begun("--from", tmp_path / "from", "--to", "s3", env=env)) as process:
             wait_until(lambda: there() > 20 or process.poll() is not None)
             server.stop()
             server.start()
@@ -47,7 +48,7 @@ def test_a_source_that_comes_back_is_copied_whole(tmp_path: Path) -> None:
         with OpenedStore(server) as opened:
             put_all(opened.store, OBJECTS)
         env = s3_environment(server, opened.bucket)
-        with begun("--from", "s3", "--to", tmp_path / "to", env=env) as process:
+        with killed_on_failure(begun("--from", "s3", "--to", tmp_path / "to", env=env)) as process:
             wait_until(lambda: len(list((tmp_path / "to").glob("objects/tree/*.f"))) > 20)
             server.stop()
             server.start()

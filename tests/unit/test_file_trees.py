@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.child_processes import killed_on_failure
 from tests.support.file_trees import Entry, FileTree, NoNamespace, namespace_command
 from tests.support.waiting import wait_until
 
@@ -23,7 +24,7 @@ def tree(tmp_path: Path) -> FileTree:
 
 def test_a_process_of_another_user_ends_with_what_started_it(tree: FileTree) -> None:
     entry = Entry(user="10001:10001", environment=ENVIRONMENT, tools=True)
-    with subprocess.Popen(tree.command(["sleep", "1000"], entry)) as process:
+    with killed_on_failure(subprocess.Popen(tree.command(["sleep", "1000"], entry))) as process:
         started = psutil.Process(process.pid)
         wait_until(lambda: any("sleep" in one.name() for one in started.children(recursive=True)))
         all_of_it = started.children(recursive=True)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,6 +21,7 @@ from holdfast_server.checkpoints import key_file
 from holdfast_server.checkpoints.key_file import KeyRingMissing, RingFile
 from holdfast_server.checkpoints.key_ring import KeyRing, KeyRingError, KeyState, SealKey
 from holdfast_server.errors import SealKeyUnavailable
+from tests.support.child_processes import killed_on_failure
 
 NOBODY, STAFF = 65_534, 50
 SECRET = base64.b64encode(b"hunter2-" * 4).decode()
@@ -362,15 +363,19 @@ class TestWriting:
             "print(key_file.create(pathlib.Path(sys.argv[1]), ring), ring.signing.id.hex())"
         )
         command = [sys.executable, "-c", code, str(path)]
-        makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)]
-        for maker in makers:
-            assert maker.stdout is not None
-            assert maker.stdout.readline() == "ready\n"
-        for maker in makers:
-            assert maker.stdin is not None
-            maker.stdin.write("\n")
-            maker.stdin.flush()
-        said = [maker.communicate(timeout=60)[0].split() for maker in makers]
+        with ExitStack() as stack:
+            makers = []
+            for _ in range(6):
+                maker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                makers.append(stack.enter_context(killed_on_failure(maker)))
+            for maker in makers:
+                assert maker.stdout is not None
+                assert maker.stdout.readline() == "ready\n"
+            for maker in makers:
+                assert maker.stdin is not None
+                maker.stdin.write("\n")
+                maker.stdin.flush()
+            said = [maker.communicate(timeout=60)[0].split() for maker in makers]
         winners = [found for made, found in said if made == "True"]
         assert winners == [key_file.read(path).signing.id.hex()]
         assert list(path.parent.iterdir()) == [path]

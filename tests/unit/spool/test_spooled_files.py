@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast_server.objects.spool import Spool
+from tests.support.child_processes import killed_on_failure
 from tests.support.samples import MIB, sample
 
 DATA = sample(10_000)
@@ -124,8 +125,10 @@ sys.stdin.read()
 
 
 def test_nothing_is_left_of_a_process_that_was_killed(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", SPOOLING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    with killed_on_failure(
+        subprocess.Popen(
+            [sys.executable, "-c", SPOOLING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "spooled\n"
