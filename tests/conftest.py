@@ -1,5 +1,6 @@
 """Fixtures for all tests. `tests/README.md` is the map."""
 
+import os
 import secrets
 import signal
 from collections.abc import Callable, Generator, Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import s3_met
 from tests.support.s3_servers import MinioServer, MotoServer, RcloneServer, S3Server
@@ -15,6 +17,16 @@ from tests.support.server_process import ServerProcess
 _Kind = TypeVar("_Kind", bound=S3Server)
 
 _OUTPUT_LINES = 100
+
+# No example is too slow on a machine that others use, and each run tries the same ones: none is refused by bad luck.
+# Who looks for longer, with the variables that the models have for that, tries others each time.
+settings.register_profile(
+    "holdfast",
+    deadline=None,
+    derandomize=not any(name.endswith("_MODEL_EXAMPLES") for name in os.environ),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("holdfast")
 
 # What is started in the background by a shell ignores it, and hands that on: the processes that tests interrupt, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

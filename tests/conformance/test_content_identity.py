@@ -60,7 +60,7 @@ def place(how: str, backend: str, directory: Path, caplog: pytest.LogCaptureFixt
         yield Place(
             client.blobs,
             directory / "data" / "objects" / "tree",
-            lambda text: server.wait_for_log(text, seconds=5) is not None,
+            lambda text: server.wait_for_log(text) is not None,
         )
 
 

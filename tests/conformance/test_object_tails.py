@@ -18,6 +18,7 @@ from holdfast_server.objects.s3.reader import S3TailReader
 from tests.support.counting_disk import CountingDisk
 from tests.support.disk_operations import KEY, read
 from tests.support.fault_proxy import FOREVER, Fault, ResetAfter, Seen, Truncate
+from tests.support.faulty_disk import open_files_below
 from tests.support.s3_faults import FaultyStore, is_callers
 from tests.support.s3_servers import S3Server
 from tests.support.samples import MIB, sample
@@ -83,12 +84,11 @@ class TestFiles:
                 read(store, KEY)
 
     def test_a_tail_holds_no_file_open(self, tmp_path: Path) -> None:
-        opened = Path("/dev/fd")
         with closing(FilesystemStore(tmp_path)) as store:
             store.put(KEY, Body.of(sample(MIB)))
-            before = len(list(opened.iterdir()))
+            before = open_files_below(tmp_path)
             readers = [store.get(KEY, Tail(TAIL)) for _ in range(10)]
-            assert len(list(opened.iterdir())) == before
+            assert open_files_below(tmp_path) == before
             assert {b"".join(chunk.data for chunk in reader) for reader in readers} == {sample(MIB)[-TAIL:]}
 
 

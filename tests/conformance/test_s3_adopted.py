@@ -165,7 +165,8 @@ class TestReading:
         bucket.lay(sample(LARGE))
         bucket.proxy.fail(ResetAfter(100), when=gets)
         assert read(bucket.store, KEY, ByteRange(10, 2 * MIB)) == sample(LARGE)[10:][: 2 * MIB]
-        assert bucket.proxy.requests[-1].headers["range"] == f"bytes=10-{3 * MIB - 1}"
+        last = [seen for seen in bucket.proxy.requests if gets(seen)][-1]  # others look after the bucket
+        assert last.headers["range"] == f"bytes=10-{3 * MIB - 1}"
 
     def test_a_read_can_be_pinned(self, bucket: Bucket) -> None:
         etag = bucket.lay(b"old")

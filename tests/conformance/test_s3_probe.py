@@ -19,7 +19,8 @@ from tests.support.s3_servers import MotoServer, S3Server
 
 ROUNDS = 3
 MOST_REQUESTS = 80
-MOST_SECONDS = 5
+MOST_SECONDS = 60
+"""It takes less than one, unless the machine has other things to do."""
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ SECOND_SERVER = "backup.pid"
 """The file that says which process serves the backup."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_its_commands_do_what_they_show(filesystem_server: ServerProcess, tmp_path: Path) -> None:
     env = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -32,13 +32,13 @@ def test_its_commands_do_what_they_show(filesystem_server: ServerProcess, tmp_pa
     }
     try:
         for step in (step for block in blocks(DOCUMENT, "console") for step in steps(block)):
-            assert form(run(step.command, tmp_path, env)) == form(step.output), step.command
+            assert form(run(step.command, tmp_path, env, step.output)) == form(step.output), step.command
     except BaseException:
         # The document ends its second server itself, if it comes to that.
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((tmp_path / SECOND_SERVER).read_text()), signal.SIGKILL)
         raise
-    wait_until(lambda: "Server stopped" in (tmp_path / "backup.log").read_text())
+    wait_until(lambda: "Server stopped" in (tmp_path / "backup.log").read_text(), 60)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -254,8 +254,10 @@ def _serving(servicer: blob_store_pb2_grpc.BlobStoreServicer) -> Iterator[str]:
     blob_store_pb2_grpc.add_BlobStoreServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield f"127.0.0.1:{port}"
-    server.stop(None).wait()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
 
 
 def test_what_others_change_is_not_removed_and_told_by_name() -> None:

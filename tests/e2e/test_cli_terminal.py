@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from holdfast.v1.types_pb2 import ByteRange, DataChunk
 from tests.support.child_processes import killed_on_failure
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
+from tests.support.waiting import wait_until
 
 _DATA = sample(MIB) * 16
 _LONG = "long/" + ("x" * 190 + "/") * 2
@@ -58,10 +58,14 @@ def _on_terminal(command: list[str], *, stdout: bool) -> tuple[int, bytes, bytes
     """Run a command with stderr, and perhaps stdout, on a terminal; return exit code, stdout if not there, terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=theirs if stdout else subprocess.PIPE, stderr=theirs
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs if stdout else subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "COLUMNS": "300"},  # so that neither a path nor a speed decides what there is room for
     )
     os.close(theirs)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, killed_on_failure(process):
         terminal = pool.submit(_read_terminal, ours)
         printed, _ = process.communicate()
         return process.returncode, printed or b"", terminal.result()
@@ -192,18 +196,10 @@ def test_an_interrupted_get_leaves_what_was_there(halting: str, tmp_path: Path, 
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        _wait_for_files(tmp_path, 2)
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60)  # the temporary one among them
         process.send_signal(number)
         assert process.stderr.read() == b""
         assert process.stdout.read() == b""
     assert process.returncode == 128 + number
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert target.read_bytes() == b"what was there"
-
-
-def _wait_for_files(directory: Path, number: int) -> None:
-    """Wait until a directory has so many files, the temporary one among them."""
-    end = time.monotonic() + 30
-    while len(list(directory.iterdir())) < number:
-        assert time.monotonic() < end
-        os.sched_yield()

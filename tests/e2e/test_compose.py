@@ -29,6 +29,9 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 MINIO_DOCKERFILE = ROOT / "compose/minio.Dockerfile"
 SERVICES: Mapping[str, Any] = Composition(ROOT / "compose.yaml", Path()).services
 
+SECONDS = 120
+"""For what comes about by itself."""
+
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -188,10 +191,10 @@ def test_the_sealing_keys_are_made_once_and_only_holdfast_sees_them(composed: Co
 def test_the_services_come_up_as_composed_and_keep_what_was_put(composed: Composed, image: Image) -> None:
     key, ring = composed.key(), composed.ring()
     with composed.minio() as minio:
-        wait_until(lambda: composed.minio_health(minio) == 0)
+        wait_until(lambda: composed.minio_health(minio) == 0, SECONDS)
         with composed.holdfast() as server:
             server.wait_for_log("Server ready")
-            assert server.run(image.stage.health_command()).returncode == 0
+            assert server.health().returncode == 0
             with holdfast.connect(composed.address) as client:
                 client.blobs.put("key", b"bytes")
                 client.checkpoints.save("arena", 0, b"state")
@@ -210,7 +213,7 @@ def test_the_services_come_up_as_composed_and_keep_what_was_put(composed: Compos
             with client.checkpoints.load("arena") as state:
                 assert state.read() == b"state"
         minio.process().kill()
-        wait_until(lambda: composed.minio_health(minio) != 0)
+        wait_until(lambda: composed.minio_health(minio) != 0, SECONDS)
 
 
 def test_no_secret_is_in_a_variable(composed: Composed, image: Image) -> None:

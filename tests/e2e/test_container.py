@@ -47,7 +47,7 @@ def test_the_image_serves_and_its_health_check_says_so(image: Image, data: Path)
             client.blobs.put("key", b"bytes")
             with client.blobs.get("key") as blob:
                 assert blob.read() == b"bytes"
-        check = container.run(image.stage.health_command())
+        check = container.health()
     assert (check.returncode, check.stdout) == (0, f"the server at {address} is serving\n")
 
 
@@ -57,7 +57,7 @@ def test_it_stops_by_its_signal_and_what_it_stored_is_there_again(image: Image, 
             client.blobs.put("key", b"bytes")
         assert container.stop() == 0
         assert "Server stopped all_calls_finished=True" in container.log
-        check = container.run(image.stage.health_command())
+        check = container.health()
         assert (check.returncode, check.stdout) == (1, "")
         assert check.stderr == f"holdfast-server: the server at {address} cannot be reached\n"
     with serving(image, data) as (_, address), holdfast.connect(address) as client, client.blobs.get("key") as blob:
@@ -65,10 +65,10 @@ def test_it_stops_by_its_signal_and_what_it_stored_is_there_again(image: Image, 
 
 
 def test_it_is_unhealthy_while_it_drains(image: Image, data: Path) -> None:
-    with serving(image, data, HOLDFAST_DRAIN_NOTICE_SECONDS="60") as (container, address):
+    with serving(image, data, HOLDFAST_DRAIN_NOTICE_SECONDS="600") as (container, address):
         container.process().terminate()
-        wait_until(lambda: container.run(image.stage.health_command()).returncode == 1)
-        check = container.run(image.stage.health_command())
+        wait_until(lambda: container.health().returncode == 1, 60)
+        check = container.health()
         assert check.stderr == f"holdfast-server: the server at {address} is not serving\n"
 
 

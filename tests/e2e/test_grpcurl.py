@@ -14,14 +14,15 @@ from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
+PATIENTLY = ("-plaintext", "-connect-timeout", "60")
 _DATA = re.compile(rb'^\s*"data": "([^"]*)"')
 
 
 def grpcurl(server: ServerProcess, *args: str, request: str = "") -> str:
     """Return what grpcurl prints. The method stands in `args`."""
-    flags = ["-plaintext", *(["-d", "@"] if request else []), server.address]
+    flags = [*PATIENTLY, *(["-d", "@"] if request else []), server.address]
     done = subprocess.run(
-        [GRPCURL, *flags, *args], input=request, capture_output=True, text=True, timeout=60, check=False
+        [GRPCURL, *flags, *args], input=request, capture_output=True, text=True, timeout=120, check=False
     )
     return done.stdout + done.stderr
 
@@ -80,7 +81,7 @@ def test_a_large_blob_put_from_python_is_read_back_the_same(filesystem_server: S
     data = sample(64 * MIB + 5)
     with holdfast.connect(server.address) as client:
         client.blobs.put("large", data)
-    command = [GRPCURL, "-plaintext", "-d", '{"key": "large"}', server.address, "holdfast.v1.BlobStore/GetBlob"]
+    command = [GRPCURL, *PATIENTLY, "-d", '{"key": "large"}', server.address, "holdfast.v1.BlobStore/GetBlob"]
     found = hashlib.sha256()
     with killed_on_failure(subprocess.Popen(command, stdout=subprocess.PIPE)) as process:
         assert process.stdout is not None

@@ -15,11 +15,11 @@ COMMANDS = [step for block in blocks(DOCUMENT, "console") for step in steps(bloc
 ENVIRONMENT = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_every_command_does_what_it_shows(filesystem_server: ServerProcess, tmp_path: Path) -> None:
     for step in COMMANDS:
         command = step.command.replace("127.0.0.1:4653", filesystem_server.address)
-        assert form(run(command, tmp_path, ENVIRONMENT)) == form(step.output), command
+        assert form(run(command, tmp_path, ENVIRONMENT, step.output)) == form(step.output), command
 
 
 def test_every_method_of_every_service_is_called(filesystem_server: ServerProcess, tmp_path: Path) -> None:

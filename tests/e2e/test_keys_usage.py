@@ -21,7 +21,7 @@ TIDY_OFTEN = {
     "HOLDFAST_CHECKPOINT_STORE__PRUNE_INTERVAL_SECONDS": "1",
     "HOLDFAST_CHECKPOINT_STORE__TOMBSTONE_SECONDS": "600",
 }
-SECONDS = 30
+SECONDS = 120
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 
 

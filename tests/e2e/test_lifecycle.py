@@ -35,12 +35,12 @@ def health(channel: grpc.Channel, service: str = "") -> int:
         health_pb2.HealthCheckRequest.SerializeToString,
         health_pb2.HealthCheckResponse.FromString,
     )
-    return int(check(request, timeout=10).status)
+    return int(check(request, timeout=60).status)
 
 
 def http(address: str, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -55,7 +55,7 @@ class SlowUpload:
         self._parts.put(pb.PutBlobRequest(header=pb.PutBlobHeader(key="slow")))
         self._parts.put(pb.PutBlobRequest(chunk=types_pb2.DataChunk(data=b"data")))
         self.call = blob_store_pb2_grpc.BlobStoreStub(channel).PutBlob.future(self._requests())
-        wait_until(lambda: "holdfast_calls_at_work 1.0" in http(server.http, "/metrics")[1])
+        wait_until(lambda: "holdfast_calls_at_work 1.0" in http(server.http, "/metrics")[1], 60)
 
     def _requests(self) -> Iterator[pb.PutBlobRequest]:
         while (part := self._parts.get()) is not None:
@@ -64,7 +64,7 @@ class SlowUpload:
     def finish(self) -> pb.PutBlobResponse:
         self._parts.put(pb.PutBlobRequest(trailer=types_pb2.UploadTrailer()))
         self._parts.put(None)
-        return self.call.result(timeout=30)
+        return self.call.result(timeout=60)
 
     def abandon(self) -> None:
         self._parts.put(None)
@@ -99,8 +99,15 @@ def test_server_info_tells_backend_and_limits(server: ServerProcess, request: py
     assert info.limits.max_chunk_bytes == 2 << 20
 
 
-def test_sigterm_lets_calls_finish_and_refuses_new_ones(filesystem_server: ServerProcess) -> None:
-    server = filesystem_server
+@pytest.fixture
+def patient_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server that would wait for an hour for calls to finish."""
+    with ServerProcess(tmp_path / "data", env={"HOLDFAST_DRAIN_SECONDS": "3600"}) as process:
+        yield process
+
+
+def test_sigterm_lets_calls_finish_and_refuses_new_ones(patient_server: ServerProcess) -> None:
+    server = patient_server
     with grpc.insecure_channel(server.address) as channel:
         upload = SlowUpload(channel, server)
         server.signal(signal.SIGTERM)
@@ -116,7 +123,7 @@ def test_sigterm_lets_calls_finish_and_refuses_new_ones(filesystem_server: Serve
                 return error.code() is grpc.StatusCode.UNAVAILABLE and _reason(error) == "DRAINING"
             return False
 
-        wait_until(refused)
+        wait_until(refused, 60)
         assert upload.finish().blob.size_bytes == 4
         assert server.wait() == 0
     assert server.wait_for_log("Server stopped all_calls_finished=True")
@@ -133,10 +140,10 @@ def _reason(error: grpc.RpcError) -> str:
 
 
 def test_a_notice_lets_calls_in_after_not_serving(tmp_path: Path) -> None:
-    with ServerProcess(env={"HOLDFAST_DRAIN_NOTICE_SECONDS": "60"}) as server:
+    with ServerProcess(env={"HOLDFAST_DRAIN_NOTICE_SECONDS": "600"}) as server:
         with grpc.insecure_channel(server.address) as channel:
             server.signal(signal.SIGTERM)
-            wait_until(lambda: health(channel) == NOT_SERVING)
+            wait_until(lambda: health(channel) == NOT_SERVING, 60)
             with pytest.raises(grpc.RpcError) as missing:
                 blob_store_pb2_grpc.BlobStoreStub(channel).StatBlob(pb.StatBlobRequest(key="k"))
             assert missing.value.code() is grpc.StatusCode.NOT_FOUND
@@ -145,16 +152,16 @@ def test_a_notice_lets_calls_in_after_not_serving(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_stops_at_once(filesystem_server: ServerProcess, number: int) -> None:
-    server = filesystem_server
+def test_a_second_signal_stops_at_once(patient_server: ServerProcess, number: int) -> None:
+    server = patient_server
     with grpc.insecure_channel(server.address) as channel:
         upload = SlowUpload(channel, server)
         server.signal(number)
         assert server.wait_for_log("Draining")
         server.signal(number)
-        assert server.wait(10) == 0
+        assert server.wait() == 0
         with pytest.raises(grpc.RpcError):
-            upload.call.result(timeout=10)
+            upload.call.result(timeout=60)
         upload.abandon()
     assert server.wait_for_log("Server stopped all_calls_finished=False")
 
@@ -241,7 +248,7 @@ def test_listening_beyond_loopback_is_warned_of() -> None:
 
 def serve_and_fail(*args: str, **env: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "holdfast_server", "serve", "--http", "", *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env or None)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env or None)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
 

@@ -16,16 +16,30 @@ import pytest
 import holdfast
 from tests.support import documents
 from tests.support.any_checkpoints import epoch_name, pointer_name
+from tests.support.child_processes import killed_on_failure
 from tests.support.legacy_forms import SECRET, flat, lay, room_of, tagged
 from tests.support.s3_servers import S3Server
 from tests.support.s3_stores import fresh_bucket, s3_environment
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
-from tests.support.transfers import command, data_store, environment, objects_in, put_all, run, write_tree
+from tests.support.transfers import (
+    LOCK_PATIENCE,
+    command,
+    data_store,
+    environment,
+    held_back,
+    objects_in,
+    put_all,
+    run,
+    write_tree,
+)
 from tests.support.waiting import wait_until
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text()
 LEGACY = {"HOLDFAST_CHECKPOINT_STORE__LEGACY": "true"}
+
+EPOCHS = 400
+"""More than are migrated before a signal comes."""
 
 ROOMS = {
     "ada/maze-1": {6: b"before", 7: sample(3 * MIB)},
@@ -322,27 +336,26 @@ class TestRefusals:
 
     def test_sigterm_ends_it_and_it_says_how_far_it_came(self, tmp_path: Path, secret: Path) -> None:
         data = tmp_path / "data"
-        rooms = {"r": {epoch: b"%d" % epoch for epoch in range(2000)}}
+        rooms = {"r": {epoch: b"%d" % epoch for epoch in range(EPOCHS)}}
         with data_store(data) as store:
             put_all(store, objects_of(rooms, {}))
         for arguments in (("generate",), ("add-legacy", secret)):
             run("keys", *arguments, "--data-dir", data)
         directory = data / "objects/tree/snapshots.d/r.d"
-        process = subprocess.Popen(
-            command("checkpoints", "migrate", "--data-dir", data),
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        with process:
-            try:
+        names = [pointer_name("r"), epoch_name("r", EPOCHS - 1), *(epoch_name("r", epoch) for epoch in range(EPOCHS))]
+        with held_back(data, names, free=50):
+            process = subprocess.Popen(
+                command("checkpoints", "migrate", "--data-dir", data),
+                env=environment(LOCK_PATIENCE),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            with killed_on_failure(process):
                 first = directory / f"{0:020}.f"
                 wait_until(lambda: first.read_bytes().startswith(b"HOLDSEAL"), 60)
                 process.send_signal(signal.SIGTERM)
                 out, _ = process.communicate(timeout=60)
-            finally:
-                process.kill()
         assert process.returncode == 128 + signal.SIGTERM
         assert "not finished: SIGTERM came; the same command goes on from here" in out
         assert run("checkpoints", "migrate", "--data-dir", data).code == 0

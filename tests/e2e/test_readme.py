@@ -3,9 +3,9 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from holdfast_server import config
 from tests.support import s3_met
 from tests.support.child_processes import killed_on_failure
 from tests.support.documents import blocks, form, run, steps
+from tests.support.ports import held_port
 from tests.support.s3_servers import MinioServer
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import wait_until
@@ -37,7 +38,7 @@ def environment(server: ServerProcess, home: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_tour_does_what_it_shows(filesystem_server: ServerProcess, tmp_path: Path) -> None:
     server = filesystem_server
     ran = kills = 0
@@ -65,13 +66,17 @@ def test_the_python_example_runs(filesystem_server: ServerProcess, tmp_path: Pat
         assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.timeout(300)
-def test_the_commands_serve_a_bucket_that_checkpoints_can_be_saved_in(tmp_path: Path) -> None:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port for MinIO."""
+    with held_port() as held:
+        yield held
+
+
+@pytest.mark.timeout(900)
+def test_the_commands_serve_a_bucket_that_checkpoints_can_be_saved_in(port: int, tmp_path: Path) -> None:
     s3_met.require(MinioServer)
     (script,) = blocks(ON_S3, "sh")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     script = script.replace("127.0.0.1:9000", f"127.0.0.1:{port}")
     for name in ("./minio", "./keys.json"):
         script = script.replace(name, str(tmp_path / name))

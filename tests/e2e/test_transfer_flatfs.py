@@ -378,7 +378,7 @@ def test_a_killed_export_leaves_no_half_file_and_the_next_one_sweeps(tmp_path: P
     arguments = command("export", "flatfs", tree, "--from", tmp_path / "store")
     for wanted in (5, 100):
         with killed_on_failure(subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL)) as process:
-            wait_until(lambda: len(list(tree.glob("??/*.data"))) >= wanted)  # noqa: B023 (ends in the loop)
+            wait_until(lambda: len(list(tree.glob("??/*.data"))) >= wanted, 120)  # noqa: B023 (ends in the loop)
             process.send_signal(signal.SIGKILL)
         left = [
             path for path in tree.glob("??/*.data") if flatfs_path(path.read_bytes()) != str(path.relative_to(tree))

@@ -36,7 +36,7 @@ from tests.support.waiting import wait_until
 
 ROOM = "arena/7"
 DATA = b"the state of the room"
-RING_SECONDS = 10
+RING_SECONDS = 60
 """What "within seconds" may mean on a machine that is busy."""
 
 
@@ -103,7 +103,7 @@ def test_without_a_ring_checkpoints_are_not_served_and_all_else_is(bucket: dict[
             refusals_of(one.stub, "FAILED_PRECONDITION", "SEAL_KEY_UNAVAILABLE")
             one.check_the_rest_serves()
             assert not ring.exists()  # a ring of its own would be known to no other server
-            assert [line for line in one.server.log if "CheckpointStore cannot be used" in line]
+            assert one.server.wait_for_log("CheckpointStore cannot be used")
 
 
 def test_a_ring_that_comes_is_used_without_a_restart(bucket: dict[str, str], tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_ring_that_comes_is_used_without_a_restart(bucket: dict[str, str], tmp
         assert [serving(one.server, service) for service in ("CheckpointStore", "BlobStore", "Server")] == [0, 1, 1]
         key_file.create(ring, KeyRing.fresh())
         wait_until(one.serves_checkpoints, RING_SECONDS)
-        assert serving(one.server, "CheckpointStore") == 1
+        wait_until(lambda: serving(one.server, "CheckpointStore") == 1)
         assert not_ready_reason(one.channel, "CheckpointStore") == "UNSPECIFIED"
         save(one.stub, ROOM, 1, DATA)
         assert load(one.stub, ROOM)[1] == DATA

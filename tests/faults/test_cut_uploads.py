@@ -176,5 +176,5 @@ def test_uploads_of_a_killed_client_leave_nothing(server: ServerProcess, stub: A
 def test_these_cuts_reach_the_server_in_the_middle_of_uploads(server: ServerProcess, stub: Any) -> None:
     for number in range(AT_ONCE):
         cancel(stub, Cut(number))
+    wait_until(lambda: metric(server, "grpc_server_started_total", grpc_method="PutBlob") > AT_ONCE / 2)
     wait_until(lambda: is_idle(server))
-    assert metric(server, "grpc_server_started_total", grpc_method="PutBlob") > AT_ONCE / 2

@@ -39,7 +39,7 @@ def file(stub: Any, tmp_path: Path) -> Path:
 def test_the_chunks_before_the_damage_arrive_and_none_behind_it(stub: Any, file: Path) -> None:
     arrived = b""
     with refused() as refusal:
-        for answer in stub.GetBlob(pb.GetBlobRequest(key=KEY), timeout=30):
+        for answer in stub.GetBlob(pb.GetBlobRequest(key=KEY), timeout=60):
             arrived += answer.chunk.data
     assert (refusal.code, refusal.reason, refusal.names["key"]) == ("DATA_LOSS", "INTEGRITY_FAILED", KEY)
     assert arrived == DATA[:MIB]

@@ -171,7 +171,7 @@ FOREIGN: list[tuple[str, Callable[[Path], None]]] = [
 """Names that no put makes, and kinds of files that no put makes."""
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(("name", "make"), FOREIGN, ids=[f"{make.__name__} {name[:12]!a}" for name, make in FOREIGN])
 def test_lists_pass_over_what_is_foreign(
     store: FilesystemStore, tree: Path, name: str, make: Callable[[Path], None]
@@ -197,7 +197,7 @@ def test_a_directory_with_nothing_but_foreign_directories_is_no_prefix(
     assert names(store, ListQuery("empty/")) == []
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("make", [Path.mkdir, unix_socket, pipe, dangling_link])
 def test_what_is_no_file_is_not_an_object(store: FilesystemStore, tree: Path, make: Callable[[Path], None]) -> None:
     store.put(BESIDE, Body.of(b"beside"))

@@ -1,6 +1,7 @@
 """Downloads that break off, and bytes altered on their way: the reader goes on where it was, or says why not."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -10,7 +11,8 @@ from holdfast_server.objects.body import Body
 from holdfast_server.objects.ranges import ByteRange
 from tests.support.disk_operations import KEY, read
 from tests.support.fault_proxy import FOREVER, Alter, Fault, ResetAfter, Seen, Throttle, Truncate
-from tests.support.s3_faults import FaultyStore
+from tests.support.fault_proxy.exchange import Exchange
+from tests.support.s3_faults import FaultyStore, is_callers
 from tests.support.s3_operations import LARGE
 from tests.support.s3_servers import MinioServer, S3Server
 from tests.support.samples import MIB, sample
@@ -55,8 +57,8 @@ def gets(request: Seen) -> bool:
 
 
 def fetched(faulty: FaultyStore, since: int) -> tuple[int, int]:
-    """Return how many requests there were, and how many bytes came back."""
-    requests = faulty.requests[since:]
+    """Return how many requests of callers there were, and how many bytes came back."""
+    requests = [request for request in faulty.requests[since:] if is_callers(request)]
     return len(requests), sum(request.answer_bytes for request in requests)
 
 
@@ -148,10 +150,22 @@ def test_bytes_that_are_altered_each_time_are_not_served(on_minio: FaultyStore, 
     on_minio.check_settled()
 
 
+@dataclass(frozen=True)
+class Trickle(Throttle):
+    """The answer's body comes at once as far as this, and then no faster than `bytes_per_second`."""
+
+    at: int
+
+    def answer_body(self, exchange: Exchange, offset: int, data: bytes) -> Iterator[bytes]:
+        cut = min(max(self.at - offset, 0), len(data))
+        yield data[:cut]
+        yield from super().answer_body(exchange, offset + cut, data[cut:])
+
+
 @with_each_layout
 def test_a_reader_that_is_closed_early_lets_go(on_minio: FaultyStore, data: bytes) -> None:
     lay_down(on_minio, data)
-    on_minio.proxy.fail(Throttle(4 * MIB), when=gets)
+    on_minio.proxy.fail(Trickle(50_000, at=2 * MIB), when=gets)  # the rest takes most of a minute
     before = len(on_minio.requests)
     with on_minio.store.get(KEY) as reader:
         assert next(iter(reader)).data == data[:MIB]

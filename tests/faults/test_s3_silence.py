@@ -24,8 +24,8 @@ from tests.support.statuses import refused
 from tests.support.waiting import wait_until
 
 READ_SECONDS = 0.3
-SLACK_SECONDS = 3.0
-"""What a busy machine may add."""
+SLACK_SECONDS = 20.0
+"""What a busy machine may add; less than the usual time-out, which is 30 s."""
 
 SILENCES: dict[str, Fault] = {
     "before it does anything": Hang("request"),
@@ -48,7 +48,7 @@ SWEEPS = [
 def impatient(moto: MotoServer) -> Iterator[FaultyStore]:
     """A store that waits for a moment only."""
     policy = RetryPolicy(attempts=4, first_seconds=0.002)
-    with FaultyStore(moto, policy=policy, read_timeout_seconds=READ_SECONDS) as faulty:
+    with FaultyStore(moto, policy=policy, silence_seconds=READ_SECONDS) as faulty:
         prepare_for_all(faulty.direct)
         yield faulty
 
@@ -82,7 +82,7 @@ def test_a_silence_that_passes_is_not_seen(impatient: FaultyStore, name: str, si
 
 def test_a_silence_in_an_upload_in_parts_is_not_seen(moto: MotoServer) -> None:
     upload = LARGE_PUTS["declared"]
-    with FaultyStore(moto, read_timeout_seconds=1.0) as faulty:  # a part takes its time on a busy machine
+    with FaultyStore(moto, silence_seconds=READ_SECONDS) as faulty:
         for when in (is_second_part, completes):
             upload.prepare(faulty.direct)
             faulty.rest()
@@ -119,17 +119,19 @@ def test_a_trickle_is_no_answer(impatient: FaultyStore) -> None:
 
 
 DEADLINE_SECONDS = 0.2
+UPLOAD_SECONDS = 6.0
+"""Enough for an upload to come to its second part where the store stands still for a while."""
 
 
-def within_the_deadline(act: Callable[[], object]) -> None:
+def within_the_deadline(act: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:
     """Expect a call to end at its deadline."""
     begun = time.monotonic()
     with (
-        calls.working_for(calls.Call(begun + DEADLINE_SECONDS)),
+        calls.working_for(calls.Call(begun + seconds)),
         pytest.raises(DeadlineExceeded),
     ):
         act()
-    assert DEADLINE_SECONDS <= time.monotonic() - begun < DEADLINE_SECONDS + SLACK_SECONDS
+    assert seconds <= time.monotonic() - begun < seconds + SLACK_SECONDS
 
 
 @pytest.mark.parametrize("silence", [Hang("request"), HangAfter(MIB + 50)], ids=["before", "in the middle"])
@@ -145,7 +147,7 @@ def test_an_upload_in_parts_ends_at_its_callers_deadline_and_is_aborted(patient:
     LARGE_PUTS[name].prepare(patient.direct)
     patient.rest()
     patient.proxy.fail(Hang("answer"), when=is_second_part, times=FOREVER)
-    within_the_deadline(lambda: LARGE_PUTS[name].run(patient.store))
+    within_the_deadline(lambda: LARGE_PUTS[name].run(patient.store), UPLOAD_SECONDS)
     assert patient.uploads(KEY.text) == 0
     assert content(patient.direct, KEY) == LARGE_PUTS[name].before
     patient.check_settled()
@@ -158,6 +160,7 @@ def test_short_deadlines_do_not_count_as_failures_of_the_store(patient: FaultySt
     for _ in range(6):
         with calls.working_for(calls.Call(time.monotonic() + 0.05)), pytest.raises(DeadlineExceeded):
             read(patient.store, KEY)
+    assert patient.store.describe().not_ready is None
     patient.rest()
     assert read(patient.store, KEY) == OLD
 

@@ -9,7 +9,7 @@ from holdfast_server.objects.body import Body
 from holdfast_server.objects.conditions import CreateOnly, IfMatch
 from tests.support.disk_operations import KEY, content
 from tests.support.fault_proxy import FOREVER, Answer, Fault, LoseAnswer, ResetBefore, Seen
-from tests.support.s3_faults import FaultyStore
+from tests.support.s3_faults import FaultyStore, is_callers
 from tests.support.s3_servers import MinioServer
 from tests.support.samples import MIB, sample
 
@@ -39,6 +39,8 @@ def meanwhile(faulty: FaultyStore, after: Callable[[Seen], bool], act: Callable[
     met: list[Seen] = []
 
     def look(request: Seen) -> bool:
+        if not is_callers(request):
+            return False
         if met and len(met) == 1:
             met.append(request)
             act()

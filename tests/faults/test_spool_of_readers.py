@@ -52,6 +52,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def stub(server: ServerProcess) -> Iterator[Any]:
+    wait_until(lambda: metric(server, "holdfast_spool_used_bytes") == 0)  # the readers of the test before are gone
     with grpc.insecure_channel(server.address) as channel:
         yield stub_of(channel)
 

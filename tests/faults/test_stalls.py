@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,7 +22,9 @@ from tests.support.stalled_calls import DOWNLOADS, LITTLE_AHEAD, UPLOADS, stalle
 from tests.support.statuses import refusal_of, refused
 from tests.support.waiting import wait_until
 
-LIMIT_SECONDS = 1.5
+LIMIT_SECONDS = 7.0
+"""The test itself may stand still for a while, too, and must not be taken for a client that has stalled."""
+
 SECONDS = 60
 SLOTS = 4
 LARGE = sample(16 * MIB)
@@ -40,11 +43,11 @@ def server(data_dir: Path) -> Iterator[ServerProcess]:
         "HOLDFAST_RPC__STALL_TIMEOUT_SECONDS": str(LIMIT_SECONDS),
         "HOLDFAST_RPC__MAX_CONCURRENT_CALLS": str(SLOTS),
     }
+    with ServerProcess(data_dir) as patient, grpc.insecure_channel(patient.address) as channel:
+        raw_blobs.put(raw_blobs.stub_of(channel), "large", LARGE)
+        checkpoint_calls.save(checkpoint_calls.stub_of(channel), "large", 1, LARGE)
+        checkpoint_calls.hibernate(checkpoint_calls.stub_of(channel), "large", LARGE)
     with ServerProcess(data_dir, env=environment) as process:
-        with grpc.insecure_channel(process.address) as channel:
-            raw_blobs.put(raw_blobs.stub_of(channel), "large", LARGE)
-            checkpoint_calls.save(checkpoint_calls.stub_of(channel), "large", 1, LARGE)
-            checkpoint_calls.hibernate(checkpoint_calls.stub_of(channel), "large", LARGE)
         yield process
 
 
@@ -73,14 +76,7 @@ def a_stall_is_over(server: ServerProcess) -> None:
         assert call.exception(SECONDS).code() is grpc.StatusCode.CANCELLED
 
 
-@pytest.mark.parametrize("method", UPLOADS)
-def test_an_upload_that_stalls_is_ended_logged_and_counted(server: ServerProcess, method: str) -> None:
-    before = stalled(server, method)
-    with stalled_uploads(server.address, method) as (call,):
-        # The handler waits for the client, and no other status can pass it.
-        assert call.exception(SECONDS).code() is grpc.StatusCode.CANCELLED
-        wait_until(lambda: at_work(server) == 0)
-    assert stalled(server, method) == before + 1
+def check_logged(server: ServerProcess, method: str) -> None:
     line = server.wait_for_log(rf"A call was ended since its client had stalled method=\S+/{method} seconds=(\S+)")
     assert line is not None
     assert float(line[1]) >= LIMIT_SECONDS
@@ -89,34 +85,48 @@ def test_an_upload_that_stalls_is_ended_logged_and_counted(server: ServerProcess
     assert finished[1] == "CANCELLED"
 
 
-@pytest.mark.parametrize("method", UPLOADS)
-def test_an_upload_that_stalls_in_the_middle_leaves_nothing(server: ServerProcess, data_dir: Path, method: str) -> None:
+def test_uploads_that_stall_are_ended_logged_and_counted(server: ServerProcess) -> None:
+    before = {method: stalled(server, method) for method in UPLOADS}
+    with ExitStack() as stack:
+        for (call,) in [stack.enter_context(stalled_uploads(server.address, method)) for method in UPLOADS]:
+            # The handler waits for the client, and no other status can pass it.
+            assert call.exception(SECONDS).code() is grpc.StatusCode.CANCELLED
+        wait_until(lambda: at_work(server) == 0)
+    for method in UPLOADS:
+        assert stalled(server, method) == before[method] + 1
+        check_logged(server, method)
+
+
+def test_uploads_that_stall_in_the_middle_leave_nothing(server: ServerProcess, data_dir: Path) -> None:
     files = files_below(data_dir)
     chunk = DataChunk(data=sample(MIB))
-    with stalled_uploads(server.address, method, *[type(UPLOADS[method])(chunk=chunk)] * 3) as (call,):
-        wait_until(lambda: files_below(data_dir) != files)
-        assert call.exception(SECONDS).code() is grpc.StatusCode.CANCELLED
+    with ExitStack() as stack:
+        begun = [
+            stack.enter_context(stalled_uploads(server.address, method, *[type(header)(chunk=chunk)] * 3))
+            for method, header in UPLOADS.items()
+        ]
+        wait_until(lambda: len(set(files_below(data_dir)) - set(files)) >= len(UPLOADS))
+        for (call,) in begun:
+            assert call.exception(SECONDS).code() is grpc.StatusCode.CANCELLED
         wait_until(lambda: at_work(server) == 0)
         assert files_below(data_dir) == files
 
 
-@pytest.mark.parametrize("method", DOWNLOADS)
-def test_a_download_that_is_not_taken_is_ended_logged_and_counted(server: ServerProcess, method: str) -> None:
-    before = stalled(server, method)
-    with stalled_downloads(server.address, method) as (call,):
-        if method != "GetBlob":
-            assert metric(server, "holdfast_spool_used_bytes") > len(LARGE)
+def test_downloads_that_are_not_taken_are_ended_logged_and_counted(server: ServerProcess) -> None:
+    before = {method: stalled(server, method) for method in DOWNLOADS}
+    with ExitStack() as stack:
+        begun = [stack.enter_context(stalled_downloads(server.address, method)) for method in DOWNLOADS]
+        assert metric(server, "holdfast_spool_used_bytes") > 2 * len(LARGE)  # of the checkpoint and the snapshot
         wait_until(lambda: at_work(server) == 0)
         assert metric(server, "holdfast_spool_used_bytes") == 0
-        with pytest.raises(grpc.RpcError) as ended:
-            list(call)
-    # What is on its way is full, so no status but this one can pass it.
-    assert refusal_of(ended.value).code == "CANCELLED"
-    assert stalled(server, method) == before + 1
-    assert server.wait_for_log(rf"A call was ended since its client had stalled method=\S+/{method} ") is not None
-    finished = server.wait_for_log(rf"Call finished method=\S+/{method} code=(\S+) .* reason=DEADLINE_EXCEEDED")
-    assert finished is not None
-    assert finished[1] == "CANCELLED"
+        for (call,) in begun:
+            with pytest.raises(grpc.RpcError) as ended:
+                list(call)
+            # What is on its way is full, so no status but this one can pass it.
+            assert refusal_of(ended.value).code == "CANCELLED"
+    for method in DOWNLOADS:
+        assert stalled(server, method) == before[method] + 1
+        check_logged(server, method)
 
 
 def test_as_many_stalled_calls_as_there_are_slots_keep_nobody_out_for_long(server: ServerProcess, stub: Any) -> None:
@@ -138,14 +148,14 @@ def test_an_upload_that_is_slow_may_take_longer_than_the_limit_in_all(server: Se
 
     def slowly() -> Iterator[Any]:
         yield raw_blobs.header("slow")
-        for number in range(12):
+        for number in range(17):
             wait_until(until(began, number))
             yield raw_blobs.chunk(b"some")
         yield raw_blobs.trailer()
 
     stub.PutBlob(slowly(), timeout=SECONDS)
     assert time.monotonic() - began > 1.5 * LIMIT_SECONDS
-    assert raw_blobs.get(stub, "slow") == 12 * b"some"
+    assert raw_blobs.get(stub, "slow") == 17 * b"some"
 
 
 def test_a_download_that_is_taken_slowly_may_take_longer_than_the_limit_in_all(server: ServerProcess) -> None:
@@ -160,7 +170,7 @@ def test_a_download_that_is_taken_slowly_may_take_longer_than_the_limit_in_all(s
 
 
 def until(began: float, number: int) -> Callable[[], bool]:
-    return lambda: time.monotonic() >= began + 0.15 * LIMIT_SECONDS * number
+    return lambda: time.monotonic() >= began + 0.1 * LIMIT_SECONDS * number
 
 
 def test_a_watch_that_has_nothing_to_tell_has_not_stalled(server: ServerProcess) -> None:
@@ -169,8 +179,7 @@ def test_a_watch_that_has_nothing_to_tell_has_not_stalled(server: ServerProcess)
         checkpoint_calls.save(checkpoints, "watched", 1, b"state")
         watch = checkpoints.WatchCheckpoints(pb.WatchCheckpointsRequest(room_ids=["watched"]), timeout=SECONDS)
         assert next(watch).epoch == 1
-        for _ in range(2):
-            a_stall_is_over(server)
+        a_stall_is_over(server)
         checkpoint_calls.save(checkpoints, "watched", 2, b"state")
         assert next(watch).epoch == 2
         watch.cancel()
@@ -187,8 +196,7 @@ def test_who_watches_health_or_reflects_has_not_stalled(server: ServerProcess) -
         answers = reflection.ServerReflectionInfo(iter(questions.get, None), timeout=SECONDS)
         questions.put(question)
         first = next(answers)
-        for _ in range(2):
-            a_stall_is_over(server)
+        a_stall_is_over(server)
         questions.put(question)
         assert next(answers) == first
         assert watch.is_active()

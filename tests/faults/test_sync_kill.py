@@ -25,6 +25,8 @@ from tests.support.waiting import wait_until
 PREFIX = "worlds/"
 BATCH = 100
 SECONDS = 120
+_PIPE_BYTES = 4096
+"""How far a run may be ahead of who reads what it prints: a few dozen lines."""
 
 Tree = dict[str, bytes]
 """Bytes by key."""
@@ -86,6 +88,7 @@ class Sync:
         self._process = subprocess.Popen(
             [*command, "blob", "sync", str(root), PREFIX, "--delete"],
             stdout=subprocess.PIPE,
+            pipesize=_PIPE_BYTES,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         self._reader = threading.Thread(target=self._read)
@@ -102,9 +105,14 @@ class Sync:
 
     def wait(self) -> int:
         """Wait for its end, and return its exit code."""
-        self._reader.join(SECONDS)
-        with self._process:
-            return self._process.wait(SECONDS)
+        try:
+            self._process.wait(SECONDS)
+        finally:
+            self._process.kill()  # if it does not end
+            self._reader.join()
+            with self._process:
+                pass
+        return self._process.returncode
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -153,9 +161,12 @@ def kill_after_calls(root: Path, server: ServerProcess, number: int) -> str:
     """Kill a run as soon as the server has answered so many calls of it."""
     before = calls(server)
     run = Sync(root, server)
-    wait_until(lambda: run.has_ended or calls(server) >= before + number)
-    run.kill()
-    assert run.wait() == -signal.SIGKILL
+    try:
+        wait_until(lambda: run.has_ended or calls(server) >= before + number)
+    finally:
+        run.kill()
+        ended = run.wait()
+    assert ended == -signal.SIGKILL
     return f"{number} calls"
 
 
@@ -200,8 +211,8 @@ def test_ten_kills_and_one_run_more_make_ten_thousand_files_equal(tmp_path: Path
             if not server.is_running:
                 server = ServerProcess(data)
             say(f"killed after {how}: {left} files were missing, and {missing(server, tree)} are now")
-        # A thousand are removed at a time, and the next thousand may be on its way.
-        how = kill_after_blobs(root, server, "removed", chance.randrange(1, 1000))
+        # A thousand are removed at a time, and while these are told of the next thousand may be on its way.
+        how = kill_after_blobs(root, server, "removed", chance.randrange(1, 900))
         say(f"killed after {how}: {len(sizes(server)) - len(tree)} blobs are too many")
         assert len(sizes(server)) > len(tree)
         sync_whole(root, server)
@@ -214,7 +225,7 @@ def test_kills_and_one_run_more_make_the_files_equal_in_a_bucket(
     moto: MotoServer, tmp_path: Path, chance: random.Random
 ) -> None:
     root = tmp_path / "root"
-    tree = make_tree(root, chance, 240, 60_000)
+    tree = make_tree(root, chance, 800, 20_000)  # so many that a run takes longer than a test may stand still
     with ServerProcess(env=s3_environment(moto, fresh_bucket())) as server:
         put_surplus(server, tree, chance, 30)
         say(f"killed after {kill_after_calls(root, server, chance.randrange(1, 4))}")

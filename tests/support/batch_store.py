@@ -165,8 +165,10 @@ def serving(store: BatchStore) -> Iterator[str]:
     blob_store_pb2_grpc.add_BlobStoreServicer_to_server(store, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield f"127.0.0.1:{port}"
-    server.stop(None).wait()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
 
 
 def outcomes(results: Iterable[object]) -> list[object]:

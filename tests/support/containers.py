@@ -16,8 +16,9 @@ from tests.support.file_trees import Entry
 from tests.support.images import Image
 from tests.support.waiting import wait_until
 
-_START_SECONDS = 60
+_START_SECONDS = 180
 _STOP_SECONDS = 60
+_HEALTH_SECONDS = 60
 
 
 class Container:
@@ -58,6 +59,10 @@ class Container:
     def run(self, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         """Run a command beside it: the same files, volumes, user and variables."""
         return self._image.tree.run(command, self._entry)
+
+    def health(self) -> "subprocess.CompletedProcess[str]":
+        """Run Holdfast's health check as its image says, but with more time than Docker would give it."""
+        return self.run([*self._image.stage.health_command(), "--timeout", str(_HEALTH_SECONDS)])
 
     def process(self) -> psutil.Process:
         """Return its process 1."""

@@ -2,8 +2,8 @@
 
     endless_uploads.py ADDRESS PREFIX UPLOADS
 
-Each upload `<PREFIX><number>` sends some chunks, prints its number, and then hangs (the even ones) or goes on sending.
-Every second pair of them declares a size.
+Each upload `<PREFIX><number>` sends some chunks, prints its number, and then hangs: the odd ones once they have sent
+2 MiB, so that no other one finds the server full, however long all of this takes. Every second pair declares a size.
 """
 
 import os
@@ -19,6 +19,7 @@ from holdfast.v1.types_pb2 import DataChunk
 
 _CHUNK_BYTES = 10_000
 _MOST_CHUNKS = 7
+_CHUNKS_MORE = (2 << 20) // _CHUNK_BYTES
 _DECLARED_BYTES = 1 << 40
 _for_ever = threading.Event()
 
@@ -30,7 +31,7 @@ def _requests(key: str, number: int) -> Iterator[pb.PutBlobRequest]:
     for _ in range(number % _MOST_CHUNKS):
         yield chunk
     os.write(1, f"{number}\n".encode())  # in one piece, whatever the other threads say
-    while number % 2:
+    for _ in range(_CHUNKS_MORE * (number % 2)):
         yield chunk
     _for_ever.wait()
 

@@ -7,7 +7,7 @@ from http.client import HTTPConnection
 from types import TracebackType
 from typing import Self
 
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 60
 QUIET_SECONDS = 0.1
 """How long nothing must come for the tests to say that nothing comes."""
 

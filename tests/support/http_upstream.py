@@ -47,6 +47,11 @@ class HttpUpstream(ThreadingHTTPServer):
     def __enter__(self) -> Self:
         return self
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Keep what to hang up, in the thread that is over before that."""
+        self.connections.append(request)
+        super().process_request(request, client_address)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients that vanish are what the tests are about."""
 
@@ -54,10 +59,6 @@ class HttpUpstream(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: HttpUpstream
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections.append(self.connection)
 
     def do_PUT(self) -> None:
         self._note()

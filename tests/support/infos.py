@@ -9,7 +9,8 @@ from holdfast_server.objects.info import ObjectInfo
 
 Info = TypeVar("Info", ObjectInfo, holdfast.BlobInfo)
 
-_CLOSE = timedelta(seconds=5)
+_CLOSE = timedelta(minutes=10)
+"""Whoever stores may stand still for a while; a wrong time zone is further off."""
 
 
 def alike(one: Info, other: Info) -> bool:

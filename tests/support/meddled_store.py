@@ -44,6 +44,7 @@ class MeddledStore(ObjectStore):
 
     def __init__(self, inner: ObjectStore) -> None:
         self.inner = inner
+        self._counting = threading.Lock()
         self.calm()
 
     def calm(self) -> None:
@@ -67,7 +68,8 @@ class MeddledStore(ObjectStore):
 
     @contextmanager
     def _operation(self, operation: str, name: str) -> Iterator[None]:
-        self.calls[operation] += 1
+        with self._counting:  # which several threads may do at once
+            self.calls[operation] += 1
         self._meddle(self.before, operation, name)
         yield
         self._meddle(self.after, operation, name)

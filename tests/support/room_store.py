@@ -17,12 +17,15 @@ class FakeClock:
     def __init__(self, *, passes: bool = True) -> None:
         self.now = 1000.0
         self._passes = passes
+        self._read = threading.local()
+        """What each thread was told last: it counts from there, however long it stands still before it waits."""
 
     def monotonic(self) -> float:
-        return self.now
+        self._read.now = now = self.now
+        return now
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        end = self.now + seconds
+        end = (self.now if self._passes else self._read.now) + seconds
         if self._passes and not event.is_set():
             self.now = max(self.now, end)
         while self.now < end:

@@ -1,11 +1,15 @@
 """An `S3Store` behind a fault proxy, and what shows that its operations leave nothing behind."""
 
+import math
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from holdfast_server.objects.retrying import RetryPolicy, _Budget
+from holdfast_server.objects.s3.client import S3Client
+from holdfast_server.objects.s3.messages import Request
 from holdfast_server.objects.spool import Spool
 from tests.support.fault_proxy import FaultProxy, Seen
 from tests.support.s3_servers import S3Server
@@ -15,17 +19,26 @@ from tests.support.waiting import wait_until
 TWO_ATTEMPTS = RetryPolicy(attempts=2, first_seconds=0.002, most_seconds=0.01)
 """One failure passes, two are seen; and what one operation can fail does not open the breaker."""
 
-_SETTLE_SECONDS = 10
+_SETTLE_SECONDS = 60
 _WORKERS = ("upload", "sha256")
 
 
 class FaultyStore:
     """`store` reaches its bucket through `proxy`; `direct` is another store on it, to which nothing happens.
 
-    A context manager.
+    `silence_seconds`: the read time-out of requests that are about to meet a fault, where it is shorter than that of
+    the others. So a silence ends soon, and a server that stands still for a while is not taken for a silent one. A
+    context manager.
     """
 
-    def __init__(self, server: S3Server, *, policy: RetryPolicy = TWO_ATTEMPTS, **changes: object) -> None:
+    def __init__(
+        self,
+        server: S3Server,
+        *,
+        policy: RetryPolicy = TWO_ATTEMPTS,
+        silence_seconds: float = math.inf,
+        **changes: object,
+    ) -> None:
         self.server = server
         self.spool = Spool()
         with ExitStack() as undo:
@@ -44,7 +57,19 @@ class FaultyStore:
             self.bucket = opened.bucket
             self.direct = opened.store
             self.store = through.store
+            self._shorten_silences(self.store._client, silence_seconds)
             self._undo = undo.pop_all()
+
+    def _shorten_silences(self, client: S3Client, seconds: float) -> None:
+        usual = client._timeout
+
+        def timeout(request: Request) -> Any:
+            seen = Seen(request.method, f"/{self.bucket}/{request.key}", dict(request.query), {})
+            found = usual(request)
+            return replace(found, read=min(found.read, seconds)) if self.proxy.will_meet(seen) else found
+
+        if seconds < math.inf:
+            client._timeout = timeout  # type: ignore[method-assign]
 
     def rest(self) -> None:
         """Heal the proxy, and have the store forget what went wrong, and afford all retries again."""
@@ -71,6 +96,7 @@ class FaultyStore:
 
     def wait_for_connections(self) -> None:
         """Wait until the proxy has seen that the store has hung up, so that it passes nothing on that was given up."""
+        self.proxy.accept_all()
         wait_until(lambda: self.proxy.open_connections <= self._idle_connections(), _SETTLE_SECONDS)
 
     def _idle_connections(self) -> int:

@@ -19,7 +19,7 @@ from tests.support.server_process import ServerProcess
 WAITING = r"Server waiting for its backend .*grpc=(\S+) http=(\S+)"
 """The log line of a start without a backend."""
 
-_TIMEOUT_SECONDS = 10
+_TIMEOUT_SECONDS = 60
 
 
 def _leave(_proxy: FaultProxy) -> None:

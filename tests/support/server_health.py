@@ -10,7 +10,7 @@ from holdfast.v1 import server_pb2, server_pb2_grpc
 from holdfast.v1.types_pb2 import ErrorReason
 from tests.support.server_process import ServerProcess
 
-_TIMEOUT_SECONDS = 10
+_TIMEOUT_SECONDS = 60
 
 
 def is_serving(channel: grpc.Channel, service: str = "") -> bool:

@@ -9,7 +9,7 @@ from tests.support.server_process import ServerProcess
 
 def metric(server: ServerProcess, name: str, **labels: str) -> float:
     """Return the sum of a metric's samples that have these labels."""
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     return sum(
         sample.value

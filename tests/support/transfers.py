@@ -4,14 +4,15 @@ What is in a data directory is read here by docs/formats.md alone, without the c
 """
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from holdfast_server.objects.info import Attributes
 from holdfast_server.objects.key import ObjectKey
 
 SHARDING = "/repo/flatfs/shard/v1/next-to-last/2\n"
-_TIMEOUT_SECONDS = 120
+_TIMEOUT_SECONDS = 240
 _TRAILER = struct.Struct("<8sHHIQI")
 _CRC_BYTES = 4
 _PIECE_BYTES = 1 << 20
@@ -99,6 +100,25 @@ def put_all(store: ObjectStore, objects: Mapping[str, bytes], attributes: Attrib
     """Put objects into a store."""
     for key, data in objects.items():
         store.put(ObjectKey(key), Body.of(data), attributes=attributes)
+
+
+LOCK_PATIENCE = {"HOLDFAST_FILESYSTEM__LOCK_TIMEOUT_SECONDS": "3600"}
+"""The variable that lets a process wait for what is held back."""
+
+
+@contextmanager
+def held_back(path: Path, names: Sequence[str], *, free: int) -> Iterator[None]:
+    """Let nobody store all of these objects in a data directory within the block, but the first `free` of them.
+
+    So a command that stores them stands in the middle of its work for as long as a test needs. Of the locks that it
+    takes, one for each two first digits of a name's sha256, those are held that the first objects do not need.
+    """
+    locks = [hashlib.sha256(name.encode()).hexdigest()[:2] for name in names]
+    with ExitStack() as held:
+        for lock in set(locks[free:]).difference(locks[:free]):
+            file = held.enter_context((path / "objects" / "locks" / lock).open("ab"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 _STEP_SECONDS = 0.02
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Return as soon as `holds()` does. Raises `TimeoutError` if it never does."""
+def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Return as soon as `holds()` does. Raises `TimeoutError` if it never does, also not when the time is up."""
     end = time.monotonic() + seconds
+    is_late = False
     while not holds():
-        if time.monotonic() > end:
+        if is_late:
             raise TimeoutError(f"it did not hold within {seconds} s")
         time.sleep(_STEP_SECONDS)
+        is_late = time.monotonic() > end

@@ -56,6 +56,9 @@ class Writers:
         self._key_of = key_of
         self._changed = threading.Condition()
         self._acknowledgements = 0
+        self._acknowledged: set[int] = set()
+        self._count = count
+        self._is_given_up = False
         self.failures: list[grpc.StatusCode] = []
         """What ended the writers."""
         self._threads = [threading.Thread(target=self._run, args=(writer,)) for writer in range(count)]
@@ -68,25 +71,30 @@ class Writers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_given_up = error is not None
         for thread in self._threads:
-            thread.join(_WAIT_SECONDS)
+            thread.join()  # each put has a time-out
 
     def wait_for(self, acknowledgements: int) -> None:
-        """Return once so many puts were acknowledged."""
+        """Return once so many puts were acknowledged, and one at least of each writer."""
+
+        def have_come() -> bool:
+            return self._acknowledgements >= acknowledgements and len(self._acknowledged) == self._count
+
         with self._changed:
-            came = self._changed.wait_for(lambda: self._acknowledgements >= acknowledgements, _WAIT_SECONDS)
+            came = self._changed.wait_for(have_come, _WAIT_SECONDS)
         assert came, f"only {self._acknowledgements} puts were acknowledged: {self.failures}"
 
     def _run(self, writer: int) -> None:
         with grpc.insecure_channel(self._address) as channel:
             stub = stub_of(channel)
             try:
-                for number in itertools.count():
-                    self._put(stub, self._key_of(writer, number))
+                for number in itertools.takewhile(lambda _: not self._is_given_up, itertools.count()):
+                    self._put(stub, writer, self._key_of(writer, number))
             except grpc.RpcError as error:
                 self.failures.append(error.code())
 
-    def _put(self, stub: Any, key: str) -> None:
+    def _put(self, stub: Any, writer: int, key: str) -> None:
         with self._changed:
             version = Version(next(self._ledger.numbers))
             self._ledger.unanswered[key] = version
@@ -95,4 +103,5 @@ class Writers:
             self._ledger.acknowledged[key] = version
             self._ledger.unanswered.pop(key, None)
             self._acknowledgements += 1
+            self._acknowledged.add(writer)
             self._changed.notify_all()

@@ -162,7 +162,8 @@ def test_metrics_show_whether_it_is_ready_and_count_what_made_it_not_so(
 # The end.
 
 
-def test_closing_ends_the_thread_whatever_it_waits_for() -> None:
+def test_closing_ends_the_thread_whatever_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOSE_SECONDS", LIMIT_SECONDS)
     for state in ("not started", "open", "closed"):
         with on_the_bench(CollectorRegistry()) as bench:
             if state == "open":
@@ -186,7 +187,7 @@ def test_closing_waits_a_bounded_time_for_a_check_which_then_tells_nobody(
     bench.start()
     asked = bench.backend.asked.get(timeout=LIMIT_SECONDS)
     assert asked is None
-    within(10, bench.breaker.close)
+    within(LIMIT_SECONDS, bench.breaker.close)
     assert bench.breaker._thread.is_alive()
     bench.backend.asked.put(asked)
     bench.backend.answer(outcome)

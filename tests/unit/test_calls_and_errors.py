@@ -296,19 +296,25 @@ def test_a_call_knows_its_deadline_and_when_its_caller_is_gone(
             done.set()
 
     grpc_servicer.behave = behave
-    with pytest.raises(grpc.RpcError) as late:
-        grpc_stub.StatBlob(pb.StatBlobRequest(), timeout=0.2)
-    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert done.wait(30)
+    seconds = 0.2
+    while not entered.is_set():  # on a busy machine a call may be late before it arrives
+        with pytest.raises(grpc.RpcError) as late:
+            grpc_stub.StatBlob(pb.StatBlobRequest(), timeout=seconds)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        seconds *= 2
+    assert done.wait(60)
+    assert grpc_server.admission.wait_until_idle(60)
+    assert outcomes
+    assert set(outcomes) <= {errors.DeadlineExceeded, errors.Cancelled}
+    outcomes.clear()
     entered.clear()
     done.clear()
     abandoned = grpc_stub.StatBlob.future(pb.StatBlobRequest())
-    assert entered.wait(30)
+    assert entered.wait(60)
     abandoned.cancel()
-    assert done.wait(30)
-    assert outcomes[1] is errors.Cancelled
-    assert outcomes[0] in {errors.DeadlineExceeded, errors.Cancelled}
-    assert grpc_server.admission.wait_until_idle(30)
+    assert done.wait(60)
+    assert errors.Cancelled in outcomes
+    assert grpc_server.admission.wait_until_idle(60)
 
 
 def test_a_call_without_a_deadline_waits_as_long_as_it_takes(
@@ -341,7 +347,11 @@ def test_calls_are_counted_by_code_and_logged_in_one_line(
         grpc_stub.StatBlob(pb.StatBlobRequest())
     assert (counted("OK"), counted("NOT_FOUND")) == (before[0] + 1, before[1] + 1)
     assert registry.get_sample_value("grpc_server_handling_seconds_count", labels)
-    lines = [record for record in caplog.records if record.name == "holdfast_server.access"]
+    lines = [
+        record
+        for record in caplog.records
+        if record.name == "holdfast_server.access" and getattr(record, "fields")["code"] != "CANCELLED"  # noqa: B009
+    ]  # without a late one of the tests before
     assert [record.message for record in lines] == ["Call finished", "Call finished"]
     assert lines[0].fields["method"] == f"/{SERVICE}/StatBlob"  # type: ignore[attr-defined]
     assert lines[1].fields["reason"] == "BLOB_NOT_FOUND"  # type: ignore[attr-defined]

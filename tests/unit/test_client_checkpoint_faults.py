@@ -167,13 +167,16 @@ class TestSaving:
         left: list[float | None] = []
 
         def note(requests: Any, context: grpc.ServicerContext) -> Any:
-            left.append(context.time_remaining())
-            return _saved(requests)
+            remaining = context.time_remaining()
+            answer = _saved(requests)
+            if answer.checkpoint.epoch == 4:  # and not the one before, which may come late
+                left.append(remaining)
+            return answer
 
         fake.answers = [note]
-        checkpoints.save("a", 3, _DATA, timeout=50)
+        checkpoints.save("a", 4, _DATA, timeout=500)
         assert left[0] is not None
-        assert 40 < left[0] < 51  # gRPC rounds it
+        assert 400 < left[0] < 510  # gRPC rounds it
         now = [0.0]
 
         def sleep(seconds: float) -> None:
@@ -415,9 +418,9 @@ class TestReading:
 
         fake.answers = [silent]
         with (
+            pytest.raises(holdfast.DeadlineExceeded, match="sent nothing"),  # on a busy machine, opening it too
             holdfast.connect(address, timeout=2.0, retries=0) as client,
             open_(client.checkpoints) as reader,
-            pytest.raises(holdfast.DeadlineExceeded, match="sent nothing"),
         ):
             reader.read()
 
@@ -576,7 +579,7 @@ class TestWatching:
         events = checkpoints.watch(["a"])
         next(events)
         events.close()  # type: ignore[attr-defined]  # a generator
-        assert fake.released.wait(10)
+        assert fake.released.wait(60)
 
     def test_one_room_id_is_not_taken_for_many(self, checkpoints: Checkpoints) -> None:
         with pytest.raises(TypeError, match="several"):

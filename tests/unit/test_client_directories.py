@@ -43,9 +43,17 @@ def root(tmp_path: Path) -> Path:
     return empty_directory(tmp_path)
 
 
-def calls(server: ServerProcess, before: int) -> Counter[str]:
-    """How often each call was made since the log had `before` lines."""
-    return Counter(re.findall(r"Call finished .*BlobStore/(\w+)", "".join(server.log[before:])))
+def logged_stat(server: ServerProcess, blobs: holdfast.Blobs, key: str) -> int:
+    """Ask for a blob that is not there; return where the log tells of it. It is written in the order of calls' ends."""
+    with pytest.raises(holdfast.NotFound):
+        blobs.stat(key)
+    assert server.wait_for_log(f"Call finished .*{key}")
+    return next(number for number, line in enumerate(server.log) if key in line)
+
+
+def calls(server: ServerProcess, before: int, after: int) -> Counter[str]:
+    """How often each call was made between these two lines of the log."""
+    return Counter(re.findall(r"Call finished .*BlobStore/(\w+)", "".join(server.log[before + 1 : after])))
 
 
 FILES = {
@@ -111,10 +119,9 @@ class TestStoring:
     ) -> None:
         make_files(root, {f"{number:03}": b"%d" % number for number in range(700)})
         make_files(root, {"edge": bytes(MAX_SMALL_BYTES), "large": bytes(_LARGE)})
-        before = len(server.log)
+        before = logged_stat(server, blobs, "before-few-calls")
         assert Counter(outcomes(sync_directory(blobs, root, "p")).values()) == {"stored": 702}
-        assert server.wait_for_log("BatchPutBlobs")
-        made = calls(server, before)
+        made = calls(server, before, logged_stat(server, blobs, "after-few-calls"))
         assert (made["PutBlob"], made["StatBlob"]) == (1, 1)
         assert made["FindMissingBlobs"] == 2  # one of them asks for the prefix
         assert 1 <= made["BatchPutBlobs"] <= 2

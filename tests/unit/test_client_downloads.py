@@ -10,6 +10,7 @@ import pytest
 import holdfast
 from holdfast import Content
 from holdfast.retrying import Retrier
+from tests.support.ports import held_port
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 
@@ -129,7 +130,7 @@ def test_a_download_that_is_given_up_ends_on_the_server(how: str) -> None:
             reader.close()
         else:
             del reader
-        assert server.wait_for_log(r"Call finished .*GetBlob.*CANCELLED", 20)
+        assert server.wait_for_log(r"Call finished .*GetBlob.*CANCELLED")
 
 
 def test_a_download_is_the_whole_blob_in_a_file(blobs: holdfast.Blobs, tmp_path: Path) -> None:
@@ -208,9 +209,9 @@ def test_a_download_replaces_neither_directories_nor_devices(blobs: holdfast.Blo
 class _Restarting:
     """A server that is killed in mid-download, and comes back when the client pauses before its next try."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, port: int) -> None:
         self._data_dir = data_dir
-        self.process = ServerProcess(data_dir)
+        self.process = ServerProcess(data_dir, listen=f"127.0.0.1:{port}")
         self.address = self.process.address
         self.meanwhile: list[str] = []
         """`replace` or `delete`: what becomes of the blob before the client is back."""
@@ -232,12 +233,13 @@ class _Restarting:
 @pytest.fixture
 def restarting(tmp_path: Path) -> Iterator[_Restarting]:
     """A server with the blob `big`."""
-    restarting = _Restarting(tmp_path / "data")
-    with restarting.client() as client:
-        client.blobs.put("big", _BIG)
-    yield restarting
-    with restarting.process:
-        pass
+    with held_port() as port:  # which nobody else is given while it is away
+        restarting = _Restarting(tmp_path / "data", port)
+        with restarting.client() as client:
+            client.blobs.put("big", _BIG)
+        yield restarting
+        with restarting.process:
+            pass
 
 
 def test_a_download_outlives_the_server(restarting: _Restarting, tmp_path: Path) -> None:

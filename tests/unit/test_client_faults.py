@@ -1,10 +1,12 @@
 """The client against servers that fail, lie, or fall silent: a real gRPC server that does what a test tells it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import google_crc32c
@@ -12,7 +14,7 @@ import grpc
 import pytest
 
 import holdfast
-from holdfast import Content
+from holdfast import Content, watchdog
 from holdfast.retrying import Retrier
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1 import blob_store_pb2_grpc
@@ -21,6 +23,7 @@ from holdfast_server import errors as server_errors
 from holdfast_server.errors import Reason
 from holdfast_server.rpc.status import status_of
 from tests.support.samples import sample
+from tests.support.waiting import wait_until
 
 _DATA = sample(1000)
 _CHUNK_BYTES = 100
@@ -262,7 +265,7 @@ class TestDownloads:
         with pytest.raises(holdfast.IntegrityFailed, match=f"not {bytes(32).hex()} as asked for") as caught:
             blobs.get(Content("p/", sha256=bytes(32)), **range_)  # type: ignore[arg-type]  # numbers all
         assert caught.value.details == {"key": "a"}
-        assert ended.wait(20)  # the call was cancelled
+        assert ended.wait(60)  # the call was cancelled
         assert len(fake.requests) == 1
 
     def test_other_content_that_a_download_is_taken_up_with_is_found_out(
@@ -297,13 +300,19 @@ class TestDownloads:
         fake.answers = [silent]
         with pytest.raises(holdfast.DeadlineExceeded, match=r"127\.0\.0\.1:\d+ sent nothing for 0\.5 s"):
             hasty.get("a").read()
-        assert len(fake.requests) == 1
+        assert len(fake.requests) <= 1  # on a busy machine it may be over before it arrives
 
-    def test_a_slow_reader_is_not_a_silent_server(self, fake: _Fake, hasty: holdfast.Blobs) -> None:
+    def test_a_slow_reader_is_not_a_silent_server(
+        self, fake: _Fake, address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [1000.0]
+        clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _seconds: time.sleep(0.01))
+        monkeypatch.setattr(watchdog, "time", clock)  # time passes for the reader only, however busy the machine is
         fake.answers = [lambda request, _: _download(request)]
-        with hasty.get("a") as reader:
+        with holdfast.connect(address, timeout=60, retries=3) as client, client.blobs.get("a") as reader:
             first = next(reader)
-            assert not fake.released.wait(1.0)  # longer than the time-out
+            now[0] += 1000  # longer than the time-out
+            assert not fake.released.wait(0.2)  # for the watchdog to look
             assert first + reader.read() == _DATA
 
 
@@ -357,14 +366,14 @@ class TestUploads:
 
         def chunks() -> Iterator[bytes]:
             yield sample(3 << 20)
-            assert all_but_one.wait(20)
+            assert all_but_one.wait(60)
             assert not another.wait(0.5)
             raise RuntimeError("the source's own")
 
         fake.answers = [noting]
         with pytest.raises(RuntimeError, match="the source's own"):
             blobs.put("a", chunks(), size_bytes=3 << 20)
-        assert over.wait(20)
+        assert over.wait(60)
         assert [message.WhichOneof("part") for message in messages] == ["header", "chunk", "chunk"]
 
     def test_a_server_that_stored_other_bytes_is_found_out(self, fake: _Fake, blobs: holdfast.Blobs) -> None:
@@ -416,24 +425,26 @@ class TestUploads:
         ended = threading.Event()
 
         def silent(_: Iterator[pb.PutBlobRequest], context: grpc.ServicerContext) -> pb.PutBlobResponse:
-            context.add_callback(ended.set)
+            if not context.add_callback(ended.set):  # it is over before this is asked
+                ended.set()
             fake.released.wait()
             return pb.PutBlobResponse()
 
         fake.answers = [silent]
         with pytest.raises(holdfast.DeadlineExceeded, match=r"127\.0\.0\.1:\d+ took no data, or gave no answer"):
             hasty.put("a", bytes(size))
-        assert ended.wait(20)
-        assert len(fake.requests) == 1
+        wait_until(lambda: not fake.requests or ended.is_set())  # on a busy machine it may be over before it arrives
+        assert len(fake.requests) <= 1
 
-    def test_a_slow_source_is_not_a_silent_server(self, fake: _Fake, hasty: holdfast.Blobs) -> None:
+    def test_a_slow_source_is_not_a_silent_server(self, fake: _Fake, address: str) -> None:
         def chunks() -> Iterator[bytes]:
             yield _DATA[:500]
-            assert not fake.released.wait(1.0)  # longer than the time-out
+            assert not fake.released.wait(5.5)  # longer than the time-out
             yield _DATA[500:]
 
         fake.answers = [self._storing]
-        assert hasty.put("a", chunks()).blob.sha256 == _sha256(_DATA)
+        with holdfast.connect(address, timeout=5) as client:  # which a busy machine must answer within
+            assert client.blobs.put("a", chunks()).blob.sha256 == _sha256(_DATA)
 
 
 class TestOtherCalls:

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast_server.objects.filesystem.names import Names
 from tests.support.counting_disk import CountingDisk
+from tests.support.waiting import wait_until
 
 SECOND = 1_000_000_000
 MANY = 300
@@ -20,10 +21,17 @@ class Place:
         self.path = path
         for number in range(MANY):
             (path / f"{number:04}.f").touch()
+        wait_until(self._clock_has_gone_on)
         self.disk = CountingDisk()
         self.now = self.changed_at() + 10 * SECOND
         self.names = Names(self.disk, lambda: self.now)
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def _clock_has_gone_on(self) -> bool:
+        """Return whether a change from now on has another time than the last: the kernel's clock goes on in steps."""
+        beside = self.path.with_name(f"{self.path.name}-clock")
+        beside.touch()
+        return beside.stat().st_ctime_ns > self.changed_at()
 
     def changed_at(self) -> int:
         return self.path.stat().st_ctime_ns

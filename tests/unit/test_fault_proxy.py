@@ -11,6 +11,7 @@ import pytest
 from tests.support.fault_proxy import FOREVER, Answer, Delay, FaultProxy, Hang
 from tests.support.http_clients import TIMEOUT_SECONDS, RawClient, ask
 from tests.support.http_upstream import HttpUpstream
+from tests.support.ports import held_port
 from tests.support.samples import MIB, sample
 from tests.support.waiting import wait_until
 
@@ -250,12 +251,10 @@ def test_nobody_else_gets_the_port_of_a_proxy_that_is_down(proxy: FaultProxy) ->
 def test_clients_are_reset_while_upstream_is_away_and_served_where_it_is_next(
     proxy: FaultProxy, upstream: HttpUpstream
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        away = f"127.0.0.1:{unused.getsockname()[1]}"
-    with RawClient(proxy.endpoint) as client:
+    with held_port() as unused, RawClient(proxy.endpoint) as client:
         client.ask("GET", "/none")
         client.receive(until=b"there is none")
-        proxy.upstream = away
+        proxy.upstream = f"127.0.0.1:{unused}"
         client.ask("GET", "/none")
         assert client.receive_all() == (b"", True)
     proxy.upstream = upstream.address

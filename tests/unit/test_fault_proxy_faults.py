@@ -154,7 +154,7 @@ def test_an_upload_is_reset_after_so_many_bytes(proxy: FaultProxy, upstream: Htt
     proxy.fail(ResetUpload(MIDDLE))
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         ask(proxy.endpoint, "PUT", "/key", DATA)
-    assert len(upstream.clients) == 1
+    wait_until(lambda: len(upstream.clients) == 1)
     assert "/key" not in upstream.stored
     assert proxy.bytes_to_upstream > MIDDLE
     assert proxy.bytes_to_upstream < MIDDLE + 300

@@ -1,8 +1,9 @@
 """What counts as a stall, and what becomes of it: waits for the peer, and nothing else."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from holdfast.v1 import blob_store_pb2 as pb
 from holdfast.v1 import blob_store_pb2_grpc
 from holdfast_server.errors import DeadlineExceeded, Reason
+from holdfast_server.rpc import stalls as stalls_module
 from holdfast_server.rpc.server import RpcServer, ServerOptions
 from holdfast_server.rpc.stalls import Stalls, Wait
 from tests.support.raw_blobs import stub_of, upload
@@ -19,7 +21,7 @@ from tests.support.stalled_calls import stalled_uploads
 from tests.support.waiting import wait_until
 
 LIMIT_SECONDS = 0.2
-SECONDS = 30
+SECONDS = 60
 METHOD = "/holdfast.v1.BlobStore/PutBlob"
 
 
@@ -40,8 +42,23 @@ def counted(registry: CollectorRegistry) -> float | None:
     return registry.get_sample_value("holdfast_stalled_calls_total", labels)
 
 
-def watchers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "stalls"]
+def watchers(others: Sequence[threading.Thread] = ()) -> list[threading.Thread]:
+    """Return the threads that watch now, without `others`: those of servers of other tests may still end."""
+    return [thread for thread in threading.enumerate() if thread.name == "stalls" and thread not in others]
+
+
+class Clock:
+    """The clock that waits are measured by: it stands still between them and goes on only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def goes_on(self, seconds: float, until: threading.Event) -> bool:
+        self.now += seconds
+        return until.wait(SECONDS)
 
 
 def test_a_wait_that_is_too_long_is_given_up_and_says_so_even_where_the_peer_came_at_last(
@@ -83,7 +100,11 @@ def test_the_end_of_a_generator_in_a_wait_stays_that(stalls: Stalls) -> None:
     assert wait.has_stalled
 
 
-def test_the_time_between_waits_does_not_count(stalls: Stalls, registry: CollectorRegistry) -> None:
+def test_the_time_between_waits_does_not_count(
+    stalls: Stalls, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(stalls_module, "time", clock)
     given_up = threading.Event()
     patient = Wait(stalls, METHOD, given_up.set)
     for _ in range(3):
@@ -91,31 +112,35 @@ def test_the_time_between_waits_does_not_count(stalls: Stalls, registry: Collect
             pass
         other = threading.Event()
         with pytest.raises(DeadlineExceeded), Wait(stalls, METHOD, other.set):
-            assert other.wait(SECONDS)
+            assert clock.goes_on(2 * LIMIT_SECONDS, until=other)
     assert not given_up.is_set()
     assert counted(registry) == 3
 
 
-def test_the_watching_thread_ends_with_the_waits_and_comes_back(stalls: Stalls) -> None:
+def test_the_watching_thread_ends_with_the_waits_and_comes_back(
+    stalls: Stalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stalls_module, "time", Clock())
     before = watchers()
     for _ in range(2):
         with Wait(stalls, METHOD, lambda: None):
-            assert len(watchers()) == len(before) + 1
-        wait_until(lambda: len(watchers()) == len(before))
+            assert len(watchers(before)) == 1
+        wait_until(lambda: not watchers(before))
 
 
 def test_no_limit_watches_nothing(registry: CollectorRegistry) -> None:
     before = watchers()
     with Wait(Stalls(0, registry), METHOD, lambda: None):
-        assert watchers() == before
+        assert not watchers(before)
 
 
-def test_a_closed_server_watches_no_more(stalls: Stalls) -> None:
+def test_a_closed_server_watches_no_more(stalls: Stalls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stalls_module, "time", Clock())
     before = watchers()
     with Wait(stalls, METHOD, lambda: None):
-        assert len(watchers()) == len(before) + 1
+        assert len(watchers(before)) == 1
         stalls.close()
-        wait_until(lambda: len(watchers()) == len(before))
+        wait_until(lambda: not watchers(before))
 
 
 class Servicer(blob_store_pb2_grpc.BlobStoreServicer):
@@ -163,12 +188,20 @@ def stub(server: RpcServer) -> Iterator[Any]:
 
 
 def test_a_handler_that_works_for_longer_than_the_limit_has_not_stalled(
-    server: RpcServer, servicer: Servicer, stub: Any
+    server: RpcServer, servicer: Servicer, stub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Clock()
+    monkeypatch.setattr(stalls_module, "time", clock)
+
     def until_others_have_stalled() -> None:
         for _ in range(2):
             with stalled_uploads(server.addresses[0], "PutBlob") as (call,):
-                assert call.exception(SECONDS).code() is grpc.StatusCode.CANCELLED
+                wait_until(partial(has_ended, call))
+                assert call.code() is grpc.StatusCode.CANCELLED
+
+    def has_ended(call: Any) -> bool:
+        clock.now += LIMIT_SECONDS
+        return bool(call.done())
 
     servicer.work = until_others_have_stalled
     assert stub.PutBlob(upload("worked on", b"data"), timeout=SECONDS).created

@@ -4,7 +4,7 @@ Two servers may be told the time of one put up to a minute apart. So a tombstone
 one that is kept for a short time, a tenth of that.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -18,26 +18,36 @@ from tests.support.meddled_store import MeddledStore
 ROOM = RoomId("duel")
 TAG = b"t" * 32
 BEFORE, WITHIN = 1.5, 0.9
-"""Of the margin, before a tombstone's end: far enough from 1 for the time that a test takes."""
+"""Of the margin, before a tombstone's end."""
 
 KEPT = pytest.mark.parametrize(
     ("kept_seconds", "margin_seconds"), [(100, 10), (600, 60), (3600, 60), (14 * 86400, 60)], ids=str
 )
 
 
+class StoppedClock(MeddledStore):
+    """Its clock stands still once it is `stopped_at` a time."""
+
+    stopped_at: datetime | None = None
+
+    def now(self) -> datetime:
+        return self.stopped_at or super().now()
+
+
 class Buried:
     """A room that was deleted at epoch 5, as the one who deleted it sees it."""
 
     def __init__(self, kept_seconds: float) -> None:
-        self.objects = MeddledStore(MemoryStore())
+        self.objects = StoppedClock(MemoryStore())
         self.pointers = Pointers(self.objects, FixedKeys(KeyRing.fresh()), forget_seconds=kept_seconds)
         _, pointer = self.pointers.advance(Target(ROOM, 5, TAG), None)
         with self.objects.get(ROOM.pointer_key) as reader:
             self.live = b"".join(chunk.data for chunk in reader)
         self.pointers.bury(ROOM, 5, pointer)
+        self.buried_at = self.objects.stat(ROOM.pointer_key).update_time
 
     def after(self, seconds: float) -> "Buried":
-        self.objects.clock_ahead = timedelta(seconds=seconds)
+        self.objects.stopped_at = self.buried_at + timedelta(seconds=seconds)
         return self
 
 

@@ -72,7 +72,7 @@ def test_no_more_than_a_few_tasks_are_taken_ahead() -> None:
 
 
 def test_that_many_tasks_are_at_work_at_once() -> None:
-    meeting = threading.Barrier(5, timeout=20)
+    meeting = threading.Barrier(5, timeout=60)
 
     def meet() -> Done:
         meeting.wait()

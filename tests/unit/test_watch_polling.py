@@ -18,7 +18,7 @@ from tests.support.meddled_store import MeddledStore
 
 ROOMS = [RoomId(name) for name in ("a", "b", "c")]
 TAG = b"t" * 32
-SECONDS = 10
+SECONDS = 60
 SOON = 0.01
 
 ERRORS: dict[str, Callable[[], Exception]] = {

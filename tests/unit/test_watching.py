@@ -88,7 +88,7 @@ class Told:
 
     def close(self) -> None:
         self._is_over.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @pytest.fixture
@@ -124,12 +124,14 @@ def polled(objects: MeddledStore, more: int = 20) -> None:
 def test_a_pointer_that_is_the_same_wakes_nobody(watch: Watching, pointers: Pointers, objects: MeddledStore) -> None:
     move(pointers, 5)
     told = [watch(ROOM), watch(ROOM)]
-    polled(objects)
     (watches,) = watch.made  # type: ignore[attr-defined]
+    wait_until(lambda: watches.woken >= len(told))  # which is counted after it was told
+    polled(objects)
     assert watches.woken == len(told)
     move(pointers, 6)
     for each in told:
         each.wait_for(5, 6)
+    wait_until(lambda: watches.woken >= 2 * len(told))
     polled(objects)
     assert watches.woken == 2 * len(told)
 
@@ -139,8 +141,9 @@ def test_damage_that_stays_wakes_nobody(watch: Watching, pointers: Pointers, obj
     told = watch(ROOM)
     objects.inner.put(ROOM.pointer_key, Body.of(b"garbage"))
     told.wait_for(5, Reason.POINTER_INVALID)
-    polled(objects)
     (watches,) = watch.made  # type: ignore[attr-defined]
+    wait_until(lambda: watches.woken >= 2)
+    polled(objects)
     assert watches.woken == 2
 
 

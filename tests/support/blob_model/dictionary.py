@@ -21,7 +21,8 @@ from tests.support.blob_model.rules import Reasons
 
 _MIB = 1 << 20
 _MAX_BATCH_BYTES = 1835008
-_CLOSE = timedelta(seconds=5)
+_CLOSE = timedelta(minutes=1)
+"""A server may stand still between storing and answering."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from threading import Event
 from tests.support.fault_proxy.exchange import Exchange, Fault, Seen
 from tests.support.fault_proxy.wire import Head, HungUp, Wire, wait_for_any
 
-_CONNECT_SECONDS = 10
-_JOIN_SECONDS = 10
+_CONNECT_SECONDS = 60
+_JOIN_SECONDS = 60
 
 
 class Connection:

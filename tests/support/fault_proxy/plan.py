@@ -33,6 +33,10 @@ class Injection:
         """The requests so far that met the fault."""
         return max(0, min(self.matched - self.nth + 1, self.times))
 
+    def will_meet(self, request: Seen) -> bool:
+        """Tell whether this request would meet the fault if it came now."""
+        return self.nth <= self.matched + 1 < self.nth + self.times and self.when(request)
+
     def meets(self, request: Seen) -> bool:
         """Tell whether this request meets the fault, and count it."""
         if not self.when(request):
@@ -67,6 +71,11 @@ class Plan:
             self._injections.clear()
             self._released.set()
             self._released = Event()
+
+    def will_meet(self, request: Seen) -> bool:
+        """Tell whether a request would meet a fault if it came now."""
+        with self._lock:
+            return any(injection.will_meet(request) for injection in self._injections)
 
     def meet(self, request: Seen) -> tuple[Fault, Event]:
         """Note a request, and return what it meets and the event that releases it. Of two faults, the older one."""

@@ -37,6 +37,7 @@ class FaultProxy:
         self._address: tuple[str, int] = self._reservation.getsockname()
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._awaited: tuple[object, threading.Event] | None = None
         self.come_back()
 
     @property
@@ -66,6 +67,19 @@ class FaultProxy:
     def open_connections(self) -> int:
         """How many connections with clients there are."""
         return sum(connection.is_alive for connection in self._connections)
+
+    def accept_all(self) -> None:
+        """Return once all connections are served that were made before: clients can be gone before that."""
+        accepted = threading.Event()
+        with socket.socket() as own:
+            own.bind(("127.0.0.1", 0))
+            self._awaited = (own.getsockname(), accepted)
+            own.connect(self._address)
+            accepted.wait()
+
+    def will_meet(self, request: Seen) -> bool:
+        """Tell whether a request would meet a fault if it came now."""
+        return self._plan.will_meet(request)
 
     def fail(self, fault: Fault, *, when: Callable[[Seen], bool] = always, nth: int = 1, times: int = 1) -> Injection:
         """Let `times` requests meet a fault: of those from now on for which `when` holds, the `nth` and the next ones.
@@ -147,7 +161,7 @@ class FaultProxy:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                client, _address = listener.accept()
+                client, address = listener.accept()
             except OSError:
                 if self._listener is None:
                     return
@@ -162,6 +176,8 @@ class FaultProxy:
             )
             self._connections.append(connection)
             connection.start()
+            if self._awaited is not None and self._awaited[0] == address:
+                self._awaited[1].set()
 
     def _count_received(self, size: int) -> None:
         with self._lock:
