@@ -20,7 +20,7 @@ from holdfast_server.objects.conditions import CreateOnly, IfMatch
 from holdfast_server.objects.info import Attributes
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import ByteRange, Range, Suffix, Tail
-from holdfast_server.objects.s3 import S3Store
+from holdfast_server.objects.s3.store import S3Store
 from tests.support.disk_operations import read
 from tests.support.fault_proxy import FaultProxy, ResetAfter, Seen
 from tests.support.s3_servers import S3Server

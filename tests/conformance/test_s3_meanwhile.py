@@ -11,7 +11,7 @@ from holdfast_server.objects.body import Body
 from holdfast_server.objects.conditions import CreateOnly
 from holdfast_server.objects.info import Attributes
 from holdfast_server.objects.key import ObjectKey
-from holdfast_server.objects.s3 import S3Store
+from holdfast_server.objects.s3.store import S3Store
 from tests.support.fault_proxy import Fault, FaultProxy, ResetAfter, Seen
 from tests.support.fault_proxy.exchange import Exchange
 from tests.support.s3_stores import OpenedStore

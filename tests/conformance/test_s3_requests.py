@@ -18,7 +18,8 @@ from holdfast_server.objects.body import Body, Chunk, Declared
 from holdfast_server.objects.conditions import CreateOnly, IfMatch
 from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.ranges import ByteRange, Suffix
-from holdfast_server.objects.s3 import S3Store, layout, lists
+from holdfast_server.objects.s3 import layout, lists
+from holdfast_server.objects.s3.store import S3Store
 from tests.support.fault_proxy import FaultProxy, Seen
 from tests.support.raw_blobs import TIMEOUT_SECONDS, get, stub_of
 from tests.support.s3_faults import is_callers

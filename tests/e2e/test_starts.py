@@ -9,10 +9,12 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -33,6 +35,19 @@ def test_an_empty_data_directory_setting_means_none(tmp_path: Path, monkeypatch:
             put(stub_of(channel), "key", b"data")
         assert server.stop() == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def loaded(pid: int, package: str) -> bool:
+    """Tell whether a process has loaded a package that has compiled parts."""
+    return any(f"/{package}/" in file.path for file in psutil.Process(pid).memory_maps())
+
+
+def test_what_only_s3_needs_is_not_loaded_without_a_bucket(tmp_path: Path) -> None:
+    import_module("minio")
+    assert loaded(os.getpid(), "Crypto")  # comes with it
+    with ServerProcess(tmp_path) as server:
+        assert loaded(server.pid, "grpc")
+        assert not loaded(server.pid, "Crypto")
 
 
 def has_ipv6() -> bool:

@@ -14,7 +14,7 @@ from holdfast_server.errors import BackendRefused, HoldfastError, InvalidArgumen
 from holdfast_server.objects.base import ListQuery
 from holdfast_server.objects.body import Body
 from holdfast_server.objects.key import ObjectKey
-from holdfast_server.objects.s3 import S3Store
+from holdfast_server.objects.s3.store import S3Store
 from tests.support.disk_operations import KEY, SOURCE, content
 from tests.support.fault_proxy import FOREVER, Answer, Fault, Seen
 from tests.support.raw_blobs import get, put

@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.objects.base import ConditionMode, ConditionModes
 from holdfast_server.objects.remote_metrics import RemoteMetrics
-from holdfast_server.objects.s3 import S3Store
 from holdfast_server.objects.s3.client import S3Client
 from holdfast_server.objects.s3.probe import Findings, probe
 from holdfast_server.objects.s3.requests import MeasuredClient
+from holdfast_server.objects.s3.store import S3Store
 from holdfast_server.objects.spool import Spool
 from tests.support.fault_proxy import FaultProxy
 from tests.support.s3_servers import S3Server

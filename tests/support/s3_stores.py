@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from holdfast_server.errors import HoldfastError
 from holdfast_server.objects.remote_metrics import RemoteMetrics
 from holdfast_server.objects.retrying import DEFAULT_POLICY, RetryPolicy
-from holdfast_server.objects.s3 import S3Options, S3Store
+from holdfast_server.objects.s3 import S3Options
+from holdfast_server.objects.s3.store import S3Store
 from holdfast_server.objects.spool import Spool
 from tests.support.s3_servers import S3Server
 

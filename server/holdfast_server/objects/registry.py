@@ -8,7 +8,7 @@ from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.filesystem import FilesystemStore
 from holdfast_server.objects.memory import MemoryStore
 from holdfast_server.objects.remote_metrics import RemoteMetrics
-from holdfast_server.objects.s3 import S3Options, S3Store
+from holdfast_server.objects.s3 import S3Options
 from holdfast_server.objects.spool import Spool
 
 
@@ -43,6 +43,8 @@ def _filesystem(options: BackendOptions) -> ObjectStore:
 def _s3(options: BackendOptions) -> ObjectStore:
     if options.s3 is None or options.open_spool is None:
         raise ValueError("the S3 backend needs a bucket and a spool")
+    from holdfast_server.objects.s3.store import S3Store  # noqa: PLC0415 (see the package: only who opens a bucket)
+
     return S3Store(options.s3, options.open_spool(), options.remote_metrics.of_backend("s3"))
 
 

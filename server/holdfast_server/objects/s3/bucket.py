@@ -9,6 +9,7 @@ from holdfast_server.objects.marker import NAME, MarkerError, new_marker, store_
 from holdfast_server.objects.s3.clock import date_of
 from holdfast_server.objects.s3.lists import children, parse, parse_time, text
 from holdfast_server.objects.s3.messages import Answer, Request, S3Refusal
+from holdfast_server.objects.s3.missing import StoreMissing
 from holdfast_server.objects.s3.options import S3Options
 from holdfast_server.objects.s3.probe import StoreUnfit
 from holdfast_server.objects.s3.requests import MeasuredClient
@@ -20,15 +21,6 @@ _LOCATION = (
     '<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
     "<LocationConstraint>{}</LocationConstraint></CreateBucketConfiguration>"
 )
-
-
-class StoreMissing(BackendRefused):
-    """No store was ever begun in the bucket under the prefix."""
-
-    def __init__(self, options: S3Options) -> None:
-        where = f"the bucket {options.bucket!r}" + (f" under the prefix {options.prefix!r}" if options.prefix else "")
-        message = f"there is no store of Holdfast in {where}: no object {options.prefix + NAME!r}"
-        super().__init__(Reason.BUCKET_MISSING, message, bucket=options.bucket)
 
 
 class Bucket:
