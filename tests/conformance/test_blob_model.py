@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -21,7 +19,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from holdfast.v1 import blob_store_pb2 as pb
@@ -43,6 +40,7 @@ from tests.support.blob_model.asked import (
 from tests.support.blob_model.dictionary import Backend, Dictionary, Refused
 from tests.support.restartable_blobs import RestartableBlobs, restartable
 from tests.support.s3_servers import S3Server
+from tests.support.state_machines import run_machine
 
 STEPS = 30
 EXAMPLES = {"opened memory": 200, "opened filesystem": 60, "opened moto": 12, "opened minio": 8}
@@ -294,14 +292,4 @@ def blobs(variant: str, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
 @pytest.mark.timeout(0 if "BLOB_MODEL_EXAMPLES" in os.environ else 600)
 def test_a_store_is_a_dictionary(variant: str, blobs: RestartableBlobs) -> None:
     examples = int(os.environ.get("BLOB_MODEL_EXAMPLES", EXAMPLES.get(variant, SERVED_EXAMPLES)))
-    model: Any = partial(BlobModel, blobs, BACKENDS[variant.split()[1]])
-    run_state_machine_as_test(
-        model,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=STEPS,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(partial(BlobModel, blobs, BACKENDS[variant.split()[1]]), variant, examples=examples, steps=STEPS)

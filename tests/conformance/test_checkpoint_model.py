@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from holdfast.v1.types_pb2 import ErrorReason
 from tests.support.any_checkpoints import Checkpoints, epoch_name, opened, refused, tried
 from tests.support.meddled_store import once
 from tests.support.room_model import Found, Pruned, Reason, Room, Rooms, Snapshot
 from tests.support.s3_servers import S3Server
+from tests.support.state_machines import run_machine
 from tests.support.statuses import Refusal
 from tests.support.tombstones import GAP
 
@@ -311,14 +311,4 @@ def pair(variant: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 @pytest.mark.timeout(0 if "CHECKPOINT_MODEL_EXAMPLES" in os.environ else 600)
 def test_the_rooms_are_a_dictionary(variant: str, pair: tuple[Checkpoints, Checkpoints]) -> None:
     examples = int(os.environ.get("CHECKPOINT_MODEL_EXAMPLES", EXAMPLES.get(variant, FEW_EXAMPLES)))
-    model: Any = partial(CheckpointModel, *pair)
-    run_state_machine_as_test(
-        model,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=STEPS,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_machine(partial(CheckpointModel, *pair), variant, examples=examples, steps=STEPS)
