@@ -35,6 +35,7 @@ class BlobStoreStub(object):
     `snapshots/`.
 
     Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING) and RESOURCE_EXHAUSTED (OVERLOADED).
+    A stream whose client neither sends nor takes its next message for 300 s (a setting) is ended: CANCELLED.
 
     **Batches** are for small blobs: one message there, one back. What is wrong with one item fails that item, and the
     call only where it concerns all of them: too many items, or a deadline. Results come by position, one for each item.
@@ -109,6 +110,7 @@ class BlobStoreServicer(object):
     `snapshots/`.
 
     Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING) and RESOURCE_EXHAUSTED (OVERLOADED).
+    A stream whose client neither sends nor takes its next message for 300 s (a setting) is ended: CANCELLED.
 
     **Batches** are for small blobs: one message there, one back. What is wrong with one item fails that item, and the
     call only where it concerns all of them: too many items, or a deadline. Results come by position, one for each item.
@@ -277,6 +279,7 @@ class BlobStore(object):
     `snapshots/`.
 
     Every call can also fail with UNAVAILABLE (BACKEND_UNAVAILABLE, DRAINING) and RESOURCE_EXHAUSTED (OVERLOADED).
+    A stream whose client neither sends nor takes its next message for 300 s (a setting) is ended: CANCELLED.
 
     **Batches** are for small blobs: one message there, one back. What is wrong with one item fails that item, and the
     call only where it concerns all of them: too many items, or a deadline. Results come by position, one for each item.

@@ -45,6 +45,8 @@ class CheckpointStoreStub(object):
     newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
     (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
     writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
+    A stream whose client neither sends nor takes its next message for 300 s (a setting) is ended: CANCELLED. A watch that
+    has nothing to tell goes on.
     """
 
     def __init__(self, channel):
@@ -135,6 +137,8 @@ class CheckpointStoreServicer(object):
     newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
     (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
     writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
+    A stream whose client neither sends nor takes its next message for 300 s (a setting) is ended: CANCELLED. A watch that
+    has nothing to tell goes on.
     """
 
     def SaveCheckpoint(self, request_iterator, context):
@@ -356,6 +360,8 @@ class CheckpointStore(object):
     newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
     (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
     writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
+    A stream whose client neither sends nor takes its next message for 300 s (a setting) is ended: CANCELLED. A watch that
+    has nothing to tell goes on.
     """
 
     @staticmethod

@@ -46,6 +46,8 @@ class CheckpointStoreStub:
     newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
     (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
     writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
+    A stream whose client neither sends nor takes its next message for 300 s (a setting) is ended: CANCELLED. A watch that
+    has nothing to tell goes on.
     """
 
     @_typing.overload
@@ -154,6 +156,8 @@ class CheckpointStoreAsyncStub(CheckpointStoreStub):
     newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
     (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
     writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
+    A stream whose client neither sends nor takes its next message for 300 s (a setting) is ended: CANCELLED. A watch that
+    has nothing to tell goes on.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -258,6 +262,8 @@ class CheckpointStoreServicer(metaclass=_abc_1.ABCMeta):
     newer server has sealed in another form SEAL_TOO_NEW: never damage. Every call can also fail with UNAVAILABLE
     (BACKEND_UNAVAILABLE, DRAINING), RESOURCE_EXHAUSTED (OVERLOADED) and INVALID_ARGUMENT (INVALID_ROOM), and one that
     writes with FAILED_PRECONDITION (CONDITION_UNSUPPORTED) on a store that keeps no conditions of puts.
+    A stream whose client neither sends nor takes its next message for 300 s (a setting) is ended: CANCELLED. A watch that
+    has nothing to tell goes on.
     """
 
     @_abc_1.abstractmethod
