@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from holdfast_server.errors import IntegrityFailed
+from holdfast_server.objects.base import ObjectNotFound
+from holdfast_server.objects.key import ObjectKey
 from holdfast_server.objects.memory import MemoryStore
 from holdfast_server.transfer.outcome import Outcome
 from tests.support.any_checkpoints import STORED, Checkpoints, epoch_name, pointer_name, refused
@@ -144,6 +147,23 @@ def test_it_goes_on_while_only_the_older_system_has_written(rooms: Checkpoints) 
         assert rooms.load(ROOM).data == b"%d" % epoch
     rooms.restart()
     assert rooms.load(ROOM).data == b"2"
+
+
+@pytest.mark.parametrize("failure", [IntegrityFailed("key", "its end is damaged"), ObjectNotFound(ObjectKey("key"))])
+def test_a_neighbour_that_is_damaged_or_gone_by_now_is_not_held_against_it(
+    rooms: Checkpoints, failure: Exception
+) -> None:
+    put_all(rooms.objects.inner, room_of(ROOM, {1: b"its neighbour", 2: b"theirs"}))
+    met = []
+
+    def fail(operation: str, name: str) -> None:
+        if (operation, name) == ("get", epoch_name(ROOM, 1)):
+            met.append(name)
+            raise failure
+
+    rooms.objects.before = fail
+    assert rooms.load(ROOM).data == b"theirs"
+    assert met
 
 
 def test_a_save_that_was_broken_off_or_came_late_is_not_held_against_it(rooms: Checkpoints) -> None:

@@ -17,7 +17,8 @@ from holdfast_server.checkpoints.names import SNAPSHOTS, RoomId, epoch_in, flat_
 from holdfast_server.checkpoints.opening import Payload, WaitingRoom, open_payload
 from holdfast_server.checkpoints.pointers import LEGACY_TAG, Pointers
 from holdfast_server.checkpoints.reading import Checkpoints
-from holdfast_server.checkpoints.seal import END_MAGIC, OtherPurpose, Purpose, SealBroken, SealedAs, Subject
+from holdfast_server.checkpoints.seal import OtherPurpose, Purpose, SealBroken, SealedAs, Subject
+from holdfast_server.checkpoints.sealed_ends import ends_sealed
 from holdfast_server.checkpoints.sealing import Sealing
 from holdfast_server.errors import (
     AlreadyExists,
@@ -35,7 +36,6 @@ from holdfast_server.objects.body import Body, Chunk, Declared
 from holdfast_server.objects.conditions import CreateOnly, IfMatch, ObjectExists
 from holdfast_server.objects.info import ObjectInfo
 from holdfast_server.objects.key import ObjectKey
-from holdfast_server.objects.ranges import Tail
 from holdfast_server.transfer.outcome import Done, Moved, Outcome, Task
 from holdfast_server.transfer.work import Patience, Stopped, attempted, failure, listed
 
@@ -156,7 +156,7 @@ class Migration:
         key = room.epoch_key(epoch)
         if (done := self._named.pop(key.text, None)) is not None:
             return done
-        if self._is_sealed(key):
+        if ends_sealed(self._objects, key):
             return Done(key.text, Outcome.PRESENT)
         try:
             pointer = self._pointers.known(room)
@@ -171,7 +171,7 @@ class Migration:
     def _checkpoint(self, room: RoomId, epoch: int, tag: bytes) -> Done:
         """Seal a checkpoint. `tag`: the seal that it must have already, since a sealed pointer names it by that."""
         key = room.epoch_key(epoch)
-        if self._is_sealed(key):
+        if ends_sealed(self._objects, key):
             return Done(key.text, Outcome.PRESENT)
         checkpoint, payload = self._checkpoints.open(room, epoch, tag)
         with payload:
@@ -181,10 +181,6 @@ class Migration:
             condition = IfMatch(checkpoint.info.etag)
             self._put(key, payload, checkpoint.info, Purpose.CHECKPOINT, subject, condition=condition)
         return Done(key.text, Outcome.REPLACED, checkpoint.size_bytes)
-
-    def _is_sealed(self, key: ObjectKey) -> bool:
-        with self._objects.get(key, Tail(len(END_MAGIC))) as reader:
-            return b"".join(chunk.data for chunk in reader) == END_MAGIC
 
     def _pointer_attempted(self, name: str, room: RoomId) -> Done:
         done = self._attempted(name, partial(self._pointer, room))

@@ -5,12 +5,10 @@ was written by an older system that runs on, or by somebody who wants to pass ot
 """
 
 from holdfast_server.checkpoints.epochs import epochs_of
-from holdfast_server.checkpoints.names import RoomId
-from holdfast_server.checkpoints.seal import END_MAGIC, SealBroken
+from holdfast_server.checkpoints.seal import SealBroken
+from holdfast_server.checkpoints.sealed_ends import is_there_sealed
 from holdfast_server.checkpoints.seen_pointers import Pointer
-from holdfast_server.errors import IntegrityFailed
-from holdfast_server.objects.base import ObjectNotFound, ObjectStore
-from holdfast_server.objects.ranges import Tail
+from holdfast_server.objects.base import ObjectStore
 
 
 def check_plain(objects: ObjectStore, pointer: Pointer) -> None:
@@ -28,14 +26,5 @@ def check_plain(objects: ObjectStore, pointer: Pointer) -> None:
     below = [epoch for epoch in older if epoch < pointer.epoch]
     above = [epoch for epoch in older if epoch > pointer.epoch]
     for epoch in sorted({*below[:1], *below[-1:], *above[:1], *above[-1:]}):
-        if _is_sealed(objects, pointer.room, epoch):
+        if is_there_sealed(objects, pointer.room.epoch_key(epoch)):
             raise SealBroken(f"it is plain text that was written after epoch {epoch} had been sealed")
-
-
-def _is_sealed(objects: ObjectStore, room: RoomId, epoch: int) -> bool:
-    """Tell whether a checkpoint ends as a sealed one does; whether its seal is good does not matter."""
-    try:
-        with objects.get(room.epoch_key(epoch), Tail(len(END_MAGIC))) as reader:
-            return b"".join(chunk.data for chunk in reader) == END_MAGIC
-    except (ObjectNotFound, IntegrityFailed):
-        return False

@@ -7,13 +7,13 @@ from functools import lru_cache
 from holdfast_server.checkpoints.epochs import epochs_of
 from holdfast_server.checkpoints.names import EPOCH_DIGITS, RoomId, epoch_in, room_in
 from holdfast_server.checkpoints.plain_pointers import check_plain
-from holdfast_server.checkpoints.seal import END_MAGIC, SealBroken
+from holdfast_server.checkpoints.seal import SealBroken
+from holdfast_server.checkpoints.sealed_ends import is_there_sealed
 from holdfast_server.checkpoints.seen_pointers import Pointer
-from holdfast_server.errors import IntegrityFailed, InvalidArgument
-from holdfast_server.objects.base import ObjectNotFound, ObjectStore
+from holdfast_server.errors import InvalidArgument
+from holdfast_server.objects.base import ObjectStore
 from holdfast_server.objects.filesystem.paths import Place
 from holdfast_server.objects.key import ObjectKey
-from holdfast_server.objects.ranges import Tail
 from holdfast_server.transfer.tree import Kind, OpenFile, Tree
 
 _ROOMS = 1000
@@ -57,16 +57,10 @@ class SealedRooms:
         """Return the name of an epoch that was sealed, and that the directory lacks; empty: there is none."""
         names = {found.name for found in self._tree.names(place) if found.kind is Kind.FILE}
         for epoch, _ in epochs_of(self._target, room):
-            if os.fsencode(f"{epoch:0{EPOCH_DIGITS}}") not in names and self._is_sealed(room.epoch_key(epoch)):
-                return room.epoch_key(epoch).text
+            key = room.epoch_key(epoch)
+            if os.fsencode(f"{epoch:0{EPOCH_DIGITS}}") not in names and is_there_sealed(self._target, key):
+                return key.text
         return ""
-
-    def _is_sealed(self, key: ObjectKey) -> bool:
-        try:
-            with self._target.get(key, Tail(len(END_MAGIC))) as reader:
-                return b"".join(chunk.data for chunk in reader) == END_MAGIC
-        except (ObjectNotFound, IntegrityFailed):
-            return False
 
 
 def _room_of(key: ObjectKey) -> RoomId | None:
