@@ -38,7 +38,7 @@ def test_its_commands_do_what_they_show(filesystem_server: ServerProcess, tmp_pa
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((tmp_path / SECOND_SERVER).read_text()), signal.SIGKILL)
         raise
-    wait_until(lambda: "Server stopped" in (tmp_path / "backup.log").read_text(), 60)
+    wait_until(lambda: "Server stopped" in (tmp_path / "backup.log").read_text())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

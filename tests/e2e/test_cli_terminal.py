@@ -196,7 +196,7 @@ def test_an_interrupted_get_leaves_what_was_there(halting: str, tmp_path: Path, 
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60)  # the temporary one among them
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)  # the temporary one among them
         process.send_signal(number)
         assert process.stderr.read() == b""
         assert process.stdout.read() == b""

@@ -80,7 +80,7 @@ def test_a_server_whose_backend_is_away_is_not_serving(closed_port: str) -> None
 def test_a_draining_server_is_not_serving(tmp_path: Path) -> None:
     with ServerProcess(env={"HOLDFAST_DRAIN_NOTICE_SECONDS": "600"}) as server:
         server.signal(signal.SIGTERM)
-        wait_until(lambda: health("--address", server.address)[1].endswith("is not serving"), 60)
+        wait_until(lambda: health("--address", server.address)[1].endswith("is not serving"))
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
 

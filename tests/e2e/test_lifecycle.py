@@ -55,7 +55,7 @@ class SlowUpload:
         self._parts.put(pb.PutBlobRequest(header=pb.PutBlobHeader(key="slow")))
         self._parts.put(pb.PutBlobRequest(chunk=types_pb2.DataChunk(data=b"data")))
         self.call = blob_store_pb2_grpc.BlobStoreStub(channel).PutBlob.future(self._requests())
-        wait_until(lambda: "holdfast_calls_at_work 1.0" in http(server.http, "/metrics")[1], 60)
+        wait_until(lambda: "holdfast_calls_at_work 1.0" in http(server.http, "/metrics")[1])
 
     def _requests(self) -> Iterator[pb.PutBlobRequest]:
         while (part := self._parts.get()) is not None:
@@ -123,7 +123,7 @@ def test_sigterm_lets_calls_finish_and_refuses_new_ones(patient_server: ServerPr
                 return error.code() is grpc.StatusCode.UNAVAILABLE and _reason(error) == "DRAINING"
             return False
 
-        wait_until(refused, 60)
+        wait_until(refused)
         assert upload.finish().blob.size_bytes == 4
         assert server.wait() == 0
     assert server.wait_for_log("Server stopped all_calls_finished=True")
@@ -143,7 +143,7 @@ def test_a_notice_lets_calls_in_after_not_serving(tmp_path: Path) -> None:
     with ServerProcess(env={"HOLDFAST_DRAIN_NOTICE_SECONDS": "600"}) as server:
         with grpc.insecure_channel(server.address) as channel:
             server.signal(signal.SIGTERM)
-            wait_until(lambda: health(channel) == NOT_SERVING, 60)
+            wait_until(lambda: health(channel) == NOT_SERVING)
             with pytest.raises(grpc.RpcError) as missing:
                 blob_store_pb2_grpc.BlobStoreStub(channel).StatBlob(pb.StatBlobRequest(key="k"))
             assert missing.value.code() is grpc.StatusCode.NOT_FOUND

@@ -353,7 +353,7 @@ class TestRefusals:
             )
             with killed_on_failure(process):
                 first = directory / f"{0:020}.f"
-                wait_until(lambda: first.read_bytes().startswith(b"HOLDSEAL"), 60)
+                wait_until(lambda: first.read_bytes().startswith(b"HOLDSEAL"))
                 process.send_signal(signal.SIGTERM)
                 out, _ = process.communicate(timeout=60)
         assert process.returncode == 128 + signal.SIGTERM

@@ -265,7 +265,7 @@ def test_a_copy_of_a_served_store_is_consistent_object_by_object(
     writer = threading.Thread(target=rewrite)
     writer.start()
     try:
-        wait_until(lambda: len(objects_names(tmp_path / "data")) == len(keys), 60)
+        wait_until(lambda: len(objects_names(tmp_path / "data")) == len(keys))
         for _ in range(3):
             ran = run("copy", "--from", tmp_path / "data", "--to", tmp_path / "to")
             assert (ran.code, ran.err) == (0, "")
@@ -478,7 +478,7 @@ def test_a_copy_that_waits_for_its_store_can_be_ended(moto: MotoServer, tmp_path
             stderr=subprocess.PIPE,
         )
         with killed_on_failure(process):
-            wait_until(lambda: away.met > 0, 60)
+            wait_until(lambda: away.met > 0)
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
@@ -503,7 +503,7 @@ def test_a_signal_ends_it_and_it_says_how_far_it_got(number: signal.Signals, tmp
             stderr=subprocess.PIPE,
         )
         with killed_on_failure(process):
-            wait_until(lambda: len(objects_names(tmp_path / "to")) > 100, 60)
+            wait_until(lambda: len(objects_names(tmp_path / "to")) > 100)
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (128 + number, b"")

@@ -10,6 +10,7 @@ import pytest
 
 import holdfast
 from holdfast import BlobEntry, CommonPrefix
+from tests.support.log_marks import mark
 from tests.support.samples import sample
 from tests.support.server_process import ServerProcess
 
@@ -59,19 +60,11 @@ def test_an_entry_says_what_stat_says(client: holdfast.Client) -> None:
     assert entry == BlobEntry("a/b", info.size_bytes, info.etag, info.update_time, damaged=False)
 
 
-def _logged_stat(server: ServerProcess, client: holdfast.Client, key: str) -> int:
-    """Ask for a blob that is not there; return where the log tells of it. It is written in the order of calls' ends."""
-    with pytest.raises(holdfast.NotFound):
-        client.blobs.stat(key)
-    assert server.wait_for_log(f"Call finished .*{key}")
-    return next(number for number, line in enumerate(server.log) if key in line)
-
-
 def test_a_list_asks_for_a_page_only_when_it_is_reached(server: ServerProcess, client: holdfast.Client) -> None:
-    before = _logged_stat(server, client, "before-the-list")
+    before = mark(server, client.blobs.stat, "before-the-list")
     items = client.blobs.list(page_size=2)
     assert _names(islice(items, 3)) == _KEYS[:3]
-    after = _logged_stat(server, client, "after-the-list")
+    after = mark(server, client.blobs.stat, "after-the-list")
     assert sum("ListBlobs" in line for line in server.log[before:after]) == 2
 
 

@@ -1,7 +1,6 @@
 """Checkpoints through the client: what is saved, loaded, listed, watched and deleted."""
 
 import io
-import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ import pytest
 
 import holdfast
 from holdfast import Checkpoints, CheckpointSavers, SaveOutcome
+from tests.support.log_marks import mark
 from tests.support.ports import held_port
 from tests.support.rooms import damage, emptied
 from tests.support.samples import MIB, sample
@@ -205,22 +205,14 @@ def test_lists_are_whole_whatever_their_pages(checkpoints: Checkpoints, room: st
     assert all(entry.update_time is not None for entry in rooms)
 
 
-def _logged_stat(server: ServerProcess, checkpoints: Checkpoints, room: str) -> int:
-    """Ask for a room that is not there; return where the log tells of it. It is written in the order of calls' ends."""
-    with pytest.raises(holdfast.NotFound):
-        checkpoints.stat(room)
-    assert server.wait_for_log(f"Call finished .*{re.escape(room)}")
-    return next(number for number, line in enumerate(server.log) if room in line)
-
-
 def test_a_list_asks_for_a_page_only_when_it_is_reached(
     server: ServerProcess, checkpoints: Checkpoints, room: str
 ) -> None:
     for epoch in range(5):
         checkpoints.save(room, epoch, b"")
-    before = _logged_stat(server, checkpoints, f"{room}/before")
+    before = mark(server, checkpoints.stat, f"{room}/before")
     assert [entry.epoch for entry in islice(checkpoints.list(room, page_size=2), 3)] == [0, 1, 2]
-    after = _logged_stat(server, checkpoints, f"{room}/after")
+    after = mark(server, checkpoints.stat, f"{room}/after")
     assert sum("ListCheckpoints" in line for line in server.log[before:after]) == 2
 
 

@@ -16,6 +16,7 @@ from holdfast.directories import MAX_SMALL_BYTES
 from holdfast.trees import SteadyFile, Tree
 from holdfast.v1 import blob_store_pb2 as pb
 from tests.support.batch_store import BatchStore, serving
+from tests.support.log_marks import mark
 from tests.support.samples import MIB, sample
 from tests.support.server_process import ServerProcess
 from tests.support.synced import damage_record, emptied, empty_directory, make_files, outcomes, stored
@@ -41,14 +42,6 @@ def blobs(server: ServerProcess) -> Iterator[holdfast.Blobs]:
 def root(tmp_path: Path) -> Path:
     """An empty directory."""
     return empty_directory(tmp_path)
-
-
-def logged_stat(server: ServerProcess, blobs: holdfast.Blobs, key: str) -> int:
-    """Ask for a blob that is not there; return where the log tells of it. It is written in the order of calls' ends."""
-    with pytest.raises(holdfast.NotFound):
-        blobs.stat(key)
-    assert server.wait_for_log(f"Call finished .*{key}")
-    return next(number for number, line in enumerate(server.log) if key in line)
 
 
 def calls(server: ServerProcess, before: int, after: int) -> Counter[str]:
@@ -119,9 +112,9 @@ class TestStoring:
     ) -> None:
         make_files(root, {f"{number:03}": b"%d" % number for number in range(700)})
         make_files(root, {"edge": bytes(MAX_SMALL_BYTES), "large": bytes(_LARGE)})
-        before = logged_stat(server, blobs, "before-few-calls")
+        before = mark(server, blobs.stat, "before-few-calls")
         assert Counter(outcomes(sync_directory(blobs, root, "p")).values()) == {"stored": 702}
-        made = calls(server, before, logged_stat(server, blobs, "after-few-calls"))
+        made = calls(server, before, mark(server, blobs.stat, "after-few-calls"))
         assert (made["PutBlob"], made["StatBlob"]) == (1, 1)
         assert made["FindMissingBlobs"] == 2  # one of them asks for the prefix
         assert 1 <= made["BatchPutBlobs"] <= 2
